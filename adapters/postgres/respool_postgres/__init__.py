@@ -1,0 +1,1 @@
+"""PostgreSQL for respool: psycopg 3, natively on Trio."""

@@ -1,0 +1,120 @@
+"""A pool's options: one frozen value, validated once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+import attrs
+
+__all__ = ["Limits", "Options"]
+
+
+def _count(minimum: int, *, unlimited: bool = False) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if unlimited and value == math.inf:
+            return
+        rule = f"an int >= {minimum}" + (", or math.inf for no limit" if unlimited else "")
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{attribute.name} must be {rule}, not {value!r}")
+        if value < minimum:
+            raise ValueError(f"{attribute.name} must be {rule}, not {value!r}")
+
+    return check
+
+
+def _seconds(*, zero: bool = True, finite: bool = False) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        rule = f"a number of seconds {'>= 0' if zero else '> 0'}" + (
+            "" if not finite else ", and not math.inf: it bounds work nobody else can cancel"
+        )
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise TypeError(f"{attribute.name} must be {rule}, not {value!r}")
+        if math.isnan(value) or value < 0 or (value == 0 and not zero) or (finite and math.isinf(value)):
+            raise ValueError(f"{attribute.name} must be {rule}, not {value!r}")
+
+    return check
+
+
+class Options(TypedDict, total=False):
+    """The keyword options of `respool.open_pool`: the fields of `Limits`, which documents and checks them."""
+
+    name: str
+    min_size: int
+    max_size: int
+    max_waiting: float
+    max_opening: int
+    acquire_timeout: float
+    max_lifetime: float
+    max_idle: float
+    max_uses: float
+    validate_after: float
+    open_timeout: float
+    reset_timeout: float
+    close_timeout: float
+    drain_timeout: float
+    record_stacks: bool
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """How many resources a pool may hold, and for how long anything may last.
+
+    Durations are in seconds, counts are integers, and ``math.inf`` means no limit where a limit is optional. Names
+    follow psycopg_pool and asyncpg.
+
+    Raises:
+      TypeError, ValueError: naming the option, the value and the rule it broke.
+    """
+
+    name: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
+    """What logs, errors and metrics call the pool. Empty: the adapter's own name."""
+
+    min_size: int = attrs.field(default=0, validator=_count(0))
+    """Resources kept open even when nobody needs them. They are opened in the background."""
+
+    max_size: int = attrs.field(default=10, validator=_count(1))
+    """Resources the pool ever has at one time, counted from before ``open`` until after ``close``."""
+
+    max_waiting: float = attrs.field(default=math.inf, validator=_count(0, unlimited=True))
+    """Tasks that may wait for a resource; the next is refused with `PoolOverloaded`. 0 means nobody ever waits."""
+
+    max_opening: int = attrs.field(default=3, validator=_count(1))
+    """Resources being opened at one time. Bounds the connect storm after a restart (MongoDB's ``maxConnecting``)."""
+
+    acquire_timeout: float = attrs.field(default=30.0, validator=_seconds())
+    """Longest wait of one acquire, unless the call says otherwise. Only waiting is limited: never the use."""
+
+    max_lifetime: float = attrs.field(default=3600.0, validator=_seconds(zero=False))
+    """Age at which a resource is closed once nobody uses it. Each resource's own limit is up to 10 % shorter, drawn
+    at random, so that what was opened together does not end together."""
+
+    max_idle: float = attrs.field(default=600.0, validator=_seconds(zero=False))
+    """Idle time after which a resource is closed, as long as ``min_size`` remain."""
+
+    max_uses: float = attrs.field(default=math.inf, validator=_count(1, unlimited=True))
+    """Leases after which a resource is closed."""
+
+    validate_after: float = attrs.field(default=30.0, validator=_seconds())
+    """Idle time after which a resource is validated before it is lent. 0 validates every time an idle resource is
+    lent, ``math.inf`` never. `Adapter.is_clean` is asked in any case, and already notices a peer that closed."""
+
+    open_timeout: float = attrs.field(default=10.0, validator=_seconds(zero=False, finite=True))
+    """Longest time one ``open`` may take."""
+
+    reset_timeout: float = attrs.field(default=5.0, validator=_seconds(zero=False, finite=True))
+    """Longest time one ``reset`` or ``validate`` may take. A resource that takes longer is discarded."""
+
+    close_timeout: float = attrs.field(default=5.0, validator=_seconds(finite=True))
+    """Longest time one ``close`` may be polite; then it is cancelled, which makes it forceful."""
+
+    drain_timeout: float = attrs.field(default=10.0, validator=_seconds())
+    """How long the end of `open_pool`'s block waits for outstanding leases before it closes their resources."""
+
+    record_stacks: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    """Remember where each lease was acquired, for error messages. Costs some microseconds a lease."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.min_size > self.max_size:
+            raise ValueError(f"min_size must be <= max_size ({self.max_size}), not {self.min_size}")

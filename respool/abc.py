@@ -1,0 +1,100 @@
+"""What an adapter author implements: :class:`Adapter`, and the :class:`Verdict` it gives on errors."""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+__all__ = ["Adapter", "Verdict"]
+
+T = TypeVar("T")
+
+
+class Verdict(enum.Flag):
+    """What an error says about the resource it came from, about its siblings, and about trying again.
+
+    Members combine with ``|``; ``KEEP`` is the empty verdict. The idea is HikariCP's ``SQLExceptionOverride`` and
+    SQLAlchemy's ``is_disconnect``, which know only the first two.
+    """
+
+    KEEP = 0
+    """Nothing against the resource: `Adapter.is_clean` and `Adapter.reset` decide whether it is lent again."""
+
+    DISCARD = enum.auto()
+    """This resource must not be lent again."""
+
+    RETIRE = enum.auto()
+    """Nor may any other resource opened before now: the server is shutting down, or is no longer the primary."""
+
+    PERMANENT = enum.auto()
+    """Opening again with the same settings cannot help: wrong password, no such database."""
+
+
+class Adapter(ABC, Generic[T]):
+    """Knows how to open, validate, reset and close one kind of resource.
+
+    Write `open` and `close`; override the rest as far as the protocol lets you. An adapter is a value: settings only,
+    nothing about any one resource, because one adapter may serve several pools.
+
+    The pool calls the asynchronous hooks from tasks of its own, each under a time limit (`respool.Limits`). They may
+    be cancelled at any checkpoint, and must not block the event loop. Failure is an exception, never a return
+    value, so that its reason survives into logs and statistics.
+    """
+
+    @property
+    def name(self) -> str:
+        """What a pool of these is called unless it is given a name. Never holds a secret.
+
+        Adapters that know where they connect answer ``host:port/database``, as OpenTelemetry's conventions ask.
+        """
+        return type(self).__name__
+
+    @abstractmethod
+    async def open(self) -> T:
+        """Open one resource, ready to be lent.
+
+        If this raises or is cancelled, nothing may stay open: the pool has no handle to close.
+        """
+
+    @abstractmethod
+    async def close(self, resource: T) -> None:
+        """Close `resource`: politely if time allows, but always free its handle.
+
+        The handle must be freed even if this is cancelled at its first checkpoint, if the resource is broken or in
+        the middle of an exchange, and if it has been closed before. Trio's ``AsyncResource.aclose`` has the same
+        contract: cancellation is the forceful mode, so no second method is needed.
+        """
+
+    async def validate(self, resource: T) -> None:
+        """Make a round trip to prove that the peer is there. Return: may be lent. Raise: is discarded.
+
+        Asked before a resource that has been idle for ``validate_after`` seconds is lent. The default believes in
+        the resource.
+        """
+
+    async def reset(self, resource: T) -> None:
+        """Undo the last borrower's traces, finishing or stopping any exchange left half done. Raise: is discarded.
+
+        Asked whenever `is_clean` says no. Once it returns, `is_clean` must say yes. The default has nothing to undo.
+        """
+
+    def is_clean(self, resource: T) -> bool:
+        """Whether `resource` may be lent as it is: no exchange or transaction under way, peer not gone, nothing unread.
+
+        Asked at every check-in and every check-out, so it must be quick, and synchronous: no I/O that blocks. The
+        default says yes.
+        """
+        return True
+
+    def verdict(self, error: BaseException) -> Verdict:
+        """What `error` says. Asked when `open` failed, and when an exception ended a borrower's block.
+
+        Exception groups are taken apart by the pool, and the verdicts on their members combined. `trio.Cancelled`
+        is asked about like any other exception.
+
+        The default is :attr:`Verdict.DISCARD`: an adapter that knows nothing about an error cannot know either that
+        the resource was not in the middle of an exchange. An adapter whose `is_clean` can tell returns
+        :attr:`Verdict.KEEP`, and its resources outlive their borrowers' time-outs.
+        """
+        return Verdict.DISCARD
