@@ -4,3 +4,8 @@ from __future__ import annotations
 
 from ._cancel import CancelReport as CancelReport
 from ._cancel import cancel_everywhere as cancel_everywhere
+from ._fakes import FakeResource as FakeResource
+from ._fakes import Gate as Gate
+from ._fakes import GatedAdapter as GatedAdapter
+from ._fakes import GatedError as GatedError
+from ._fakes import Hook as Hook
