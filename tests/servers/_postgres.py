@@ -33,7 +33,7 @@ def _template() -> Path:
     password = directory / "password"
     password.write_text(PASSWORD)
     data = directory / "data"
-    place = [f"--pgdata={data}", "--encoding=UTF8", "--no-locale", "--no-sync", "--no-instructions"]
+    place = [f"--pgdata={data}", "--encoding=UTF8", "--wal-segsize=1", "--no-locale", "--no-sync", "--no-instructions"]
     users = ["--username=postgres", f"--pwfile={password}", "--auth=trust"]
     run_as(user, [program("initdb", PACKAGE), *place, *users], directory=directory)
     return data
