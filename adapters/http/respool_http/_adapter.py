@@ -1,0 +1,129 @@
+"""HTTP/1.1 origins as poolable resources: the whole answer to open, validate, reset, close."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import socket
+import ssl
+
+import attrs
+
+from respool.abc import Adapter, Verdict
+
+from ._connection import Connection
+from ._errors import NotReusable, ProxyError
+from ._origin import Origin, Proxy
+from ._parser import MAX_HEADER_SIZE
+from ._socket import Wire, open_tcp, open_unix
+
+__all__ = ["HTTPAdapter", "default_ssl_context"]
+
+
+@functools.cache
+def default_ssl_context() -> ssl.SSLContext:
+    """The system's certificate authorities, host names checked, ``http/1.1`` offered. Loaded once: it takes a while."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _origin(origin: str | Origin) -> Origin:
+    return Origin.parse(origin)
+
+
+def _proxy(proxy: str | Proxy | None) -> Proxy | None:
+    return None if proxy is None else Proxy.parse(proxy)
+
+
+@attrs.frozen
+class HTTPAdapter(Adapter[Connection]):
+    """Opens keep-alive connections to one origin, such as ``"https://example.com"`` or ``"http://127.0.0.1:8080"``.
+
+    Args:
+      origin: scheme, host and perhaps a port. No path, no credentials: those belong to the single request.
+      ssl_context: for ``https``; by default the system's certificate authorities, with verification on. A context of
+        your own should offer ``http/1.1`` (``set_alpn_protocols``).
+      server_hostname: the name sent as SNI and checked against the certificate, if it is not the origin's host.
+      proxy: ``"http://[user:password@]host:port"``; connections are tunnelled through it with ``CONNECT``.
+      uds: path of a Unix socket to connect to instead of the origin's host.
+      max_header_size: bytes a response's head may have.
+    """
+
+    origin: Origin = attrs.field(converter=_origin)
+    ssl_context: ssl.SSLContext | None = attrs.field(default=None, kw_only=True, repr=False)
+    server_hostname: str | None = attrs.field(default=None, kw_only=True)
+    proxy: Proxy | None = attrs.field(default=None, kw_only=True, converter=_proxy)
+    uds: str | None = attrs.field(default=None, kw_only=True)
+    max_header_size: int = attrs.field(default=MAX_HEADER_SIZE, kw_only=True, validator=attrs.validators.ge(1024))
+
+    def __attrs_post_init__(self) -> None:
+        if self.proxy is not None and self.uds is not None:
+            raise ValueError("proxy and uds exclude each other: a connection goes one way or the other")
+        if self.origin.scheme == "https" and self.ssl_context is None:
+            object.__setattr__(self, "ssl_context", default_ssl_context())
+
+    @classmethod
+    def from_url(cls, url: str) -> HTTPAdapter:
+        """The adapter for ``http://host[:port]`` or ``https://host[:port]``."""
+        return cls(url)
+
+    @property
+    def name(self) -> str:
+        """``host:port``."""
+        return f"{self.origin.host}:{self.origin.port}"
+
+    async def open(self) -> Connection:
+        """Connect, through the proxy if there is one, and shake hands."""
+        wire = Wire(await self._connect())
+        try:
+            if self.proxy is not None:
+                await self._open_tunnel(wire, self.proxy)
+            if self.ssl_context is not None and self.origin.scheme == "https":
+                await wire.start_tls(self.ssl_context, self.server_hostname or self.origin.host)
+        except BaseException:
+            wire.close(politely=False)
+            raise
+        return Connection(wire, self.origin.host_field, max_header_size=self.max_header_size)
+
+    async def _connect(self) -> socket.socket:
+        if self.uds is not None:
+            return await open_unix(self.uds)
+        target = self.origin if self.proxy is None else self.proxy
+        return await open_tcp(target.host, target.port)
+
+    async def _open_tunnel(self, wire: Wire, proxy: Proxy) -> None:
+        authority = self.origin.authority
+        tunnel = Connection(wire, authority.encode(), max_header_size=self.max_header_size)
+        async with tunnel.request("CONNECT", authority, headers=proxy.headers) as response:
+            if not 200 <= response.status_code < 300:
+                raise ProxyError(f"the proxy {proxy} answered {response.status_code} {response.reason_phrase}")
+            if response.stream.unread:
+                raise ProxyError(f"the proxy {proxy} sent bytes of its own into the tunnel")
+
+    async def close(self, resource: Connection) -> None:
+        """Free the socket."""
+        await resource.aclose()
+
+    async def validate(self, resource: Connection) -> None:
+        """See whether the server has closed the connection. HTTP/1.1 has no request that means nothing."""
+        await self.reset(resource)
+
+    async def reset(self, resource: Connection) -> None:
+        """Refuse: an exchange that did not end where it should leaves nothing that could be set right."""
+        if not resource.is_clean():
+            raise NotReusable("the last exchange did not end where it should, or the server has closed the connection")
+
+    def is_clean(self, resource: Connection) -> bool:
+        """Between exchanges, the server still there, nothing unread."""
+        return resource.is_clean()
+
+    def verdict(self, error: BaseException) -> Verdict:
+        """`Connection.is_clean` knows what an error did to a connection; certificates do not mend themselves."""
+        if isinstance(error, (ssl.SSLCertVerificationError, ProxyError)):
+            return Verdict.PERMANENT
+        if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
+            return Verdict.PERMANENT
+        if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.EACCES):
+            return Verdict.PERMANENT
+        return Verdict.KEEP

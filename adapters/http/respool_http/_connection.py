@@ -1,0 +1,290 @@
+"""One keep-alive HTTP/1.1 connection: one exchange at a time, streamed both ways.
+
+There is no background task and no nursery around the user's block. Everything an exchange waits for, it waits for in
+`Connection._receive`, which goes on sending the request's body for as long as the response has not arrived, and again
+whenever more of the response is asked for. So a response that comes early is seen early, and a server that answers
+while it is still reading (an echo, a transformation) does not deadlock.
+
+The connection is *clean* only between exchanges, and only after one whose request was sent to its end and whose
+response ended exactly where it should. Any other way out (an exception, a cancellation, a body left unread) leaves it
+unclean for good: nobody can tell where the next response would begin.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+
+from ._errors import NotReusable, ProtocolError, ReadTimeout, ServerDisconnected, WriteTimeout
+from ._parser import MAX_HEADER_SIZE, ResponseParser
+from ._request import Body, HeaderInput, write_head
+from ._response import Response
+from ._socket import BLOCKED, Wire
+from ._upload import Upload, split_body
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+__all__ = ["Connection", "RequestContext"]
+
+_INLINE_BODY: Final = 65536
+"""Bodies up to this size travel in one send with the head."""
+
+_EXPECT_SECONDS: Final = 1.0
+"""How long to wait for ``100 Continue`` before sending anyway (RFC 9110, 10.1.1; curl's figure)."""
+
+_HEAD_SECONDS: Final = 30.0
+"""Longest time from a response's first byte to the end of its head: servers write heads in one piece."""
+
+_KEEP_ALIVE_MARGIN: Final = 1.0
+"""Seconds by which a connection is given up before the server's ``Keep-Alive: timeout``, to lose fewer races."""
+
+
+class Connection:
+    """A connected HTTP/1.1 client socket.
+
+    `HTTPAdapter` opens them. Use one from one task at a time::
+
+        async with connection.request("POST", "/path", headers={"Accept": "text/plain"}, body=b"...") as response:
+            async for chunk in response:
+                ...
+    """
+
+    def __init__(self, wire: Wire, host: bytes, *, max_header_size: int = MAX_HEADER_SIZE) -> None:
+        self._wire = wire
+        self._host = host
+        self._max_header_size = max_header_size
+        self._exchanges = 0
+        self._clean = True
+        self._expires = math.inf
+        # Of the exchange under way, or the last one:
+        self._read_timeout = self._write_timeout = math.inf
+        self._upload: Upload | None = None  # what is still to be sent, for as long as we mean to send it
+        self._close = False  # the request asked for the connection to end with it
+        self._sent = self._sent_whole = False
+        self._answered = False
+
+    @property
+    def exchanges(self) -> int:
+        """Requests begun on this connection."""
+        return self._exchanges
+
+    @property
+    def wire(self) -> Wire:
+        """The socket underneath."""
+        return self._wire
+
+    def is_clean(self) -> bool:
+        """Between exchanges, the server still there and silent, its ``Keep-Alive: timeout`` not over. Never waits."""
+        return (
+            self._clean
+            and (self._expires == math.inf or trio.current_time() < self._expires)
+            and not self._wire.closed
+            and self._wire.is_quiet()
+        )
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: HeaderInput = None,
+        body: Body = None,
+        read_timeout: float = math.inf,
+        write_timeout: float = math.inf,
+    ) -> RequestContext:
+        """Send a request; ``async with`` it to get the `Response` as soon as its head is in.
+
+        ``Host``, and ``Content-Length`` or ``Transfer-Encoding: chunked``, are added where `headers` does not have
+        them. A body that is an iterable or an asynchronous iterable is sent as it yields, no faster than the server
+        takes it. With ``Expect: 100-continue`` the body waits for the server's word, at most a second.
+
+        Args:
+          method: ``"GET"``, in capitals as the server expects it.
+          target: path and query, percent-encoded.
+          headers: a mapping, or pairs where names may repeat.
+          body: bytes, text, or an iterable or asynchronous iterable of bytes.
+          read_timeout: seconds the server may be silent while its response is waited for.
+          write_timeout: seconds the server may take nothing of the request.
+
+        Raises, on entering the block:
+          InvalidRequest: the request is yours to mend.
+          ServerDisconnected: the server went away. Its `sent` and `answered` say how far things had got.
+          ProtocolError: the server's response cannot be trusted.
+          ReadTimeout, WriteTimeout: also `trio.TooSlowError`.
+          NotReusable: an earlier exchange on this connection is still under way, or did not end where it should.
+        """
+        return RequestContext(self, method, target, headers, body, read_timeout, write_timeout)
+
+    async def aclose(self) -> None:
+        """Free the socket, at once. Closing twice is allowed."""
+        self._wire.close(politely=self._clean)
+        self._clean = False
+        await trio.lowlevel.checkpoint()
+
+    # One exchange
+
+    async def begin(self, request: RequestContext) -> Response:
+        """Send `request` and read the head of its response."""
+        content, chunks = split_body(request.body)
+        length = len(content) if chunks is None else None
+        head = write_head(request.method, request.target, self._host, request.headers, length)
+        if not self._clean:
+            raise NotReusable(
+                "this connection cannot carry another request: its last exchange is still under way, or did not end "
+                "where it should"
+            )
+        self._clean = self._sent = self._sent_whole = self._answered = False
+        self._exchanges += 1
+        self._close = head.close
+        self._read_timeout, self._write_timeout = request.read_timeout, request.write_timeout
+        parser = ResponseParser(head.method, max_header_size=self._max_header_size)
+        if chunks is None and len(content) <= _INLINE_BODY and not head.expect_continue:
+            self._send_at_once(head.wire + content)
+        else:
+            request.upload = self._upload = Upload(head, iter((content,)) if chunks is None else chunks)
+            if head.expect_continue:
+                await self._wait_for_continue(self._upload, parser)
+        await self._read_head(parser)
+        if not 200 <= parser.status_code < 300:
+            self._upload = None  # RFC 9112, 9.5: an error before the end of the body means nobody wants the rest
+        return Response(self, parser)
+
+    def _send_at_once(self, data: bytes) -> None:
+        """A small request nearly always fits the socket's buffer: no wait, nothing to manage."""
+        try:
+            sent = self._wire.send_nowait(memoryview(data))
+        except BLOCKED:
+            sent = 0
+        except OSError as error:
+            raise self.disconnected("the server closed the connection before the request was sent") from error
+        self._sent = sent > 0
+        if sent == len(data):
+            self._sent_whole = True
+        else:
+            self._upload = Upload.of_rest(memoryview(data)[sent:])
+
+    async def _wait_for_continue(self, upload: Upload, parser: ResponseParser) -> None:
+        while upload.pending and self._upload is not None:
+            await self._send_some(upload)
+        with trio.move_on_after(_EXPECT_SECONDS):
+            while not parser.interim and not parser.status_code:
+                self.feed(parser, await self._receive_only(math.inf))
+        if parser.status_code:
+            self._upload = None
+
+    async def _read_head(self, parser: ResponseParser) -> None:
+        while not parser.status_code and not parser.head_begun:
+            self.feed(parser, await self.receive())
+        if parser.status_code:
+            return
+        with trio.move_on_after(_HEAD_SECONDS):
+            while not parser.status_code:
+                self.feed(parser, await self.receive())
+        if not parser.status_code:
+            raise ProtocolError(f"the response's head was not complete {_HEAD_SECONDS:g} s after its first byte")
+
+    def feed(self, parser: ResponseParser, data: bytes) -> None:
+        """Hand what `receive` returned to the parser, and settle the exchange when that was the end of it."""
+        if data:
+            self._answered = True
+            parser.feed(data)
+        elif not self._answered:
+            raise self.disconnected("the server closed the connection without a response")
+        elif missing := parser.feed_eof():
+            raise self.disconnected(missing)
+        if parser.complete and self._upload is None:
+            self._settle(parser)
+
+    def _settle(self, parser: ResponseParser) -> None:
+        """Both messages have ended: decide whether the connection can carry another exchange."""
+        self._clean = self._sent_whole and not self._close and not parser.close
+        if parser.keep_alive_timeout != math.inf:
+            margin = min(_KEEP_ALIVE_MARGIN, parser.keep_alive_timeout / 2)
+            self._expires = trio.current_time() + parser.keep_alive_timeout - margin
+
+    async def finish_upload(self, parser: ResponseParser) -> None:
+        """The response is complete and was a success: the server may still want the rest of the request."""
+        while self._upload is not None:
+            await self._send_some(self._upload)
+        self._settle(parser)
+
+    def disconnected(self, message: str) -> ServerDisconnected:
+        """The error for a server that went away, saying how far the exchange had got."""
+        return ServerDisconnected(message, sent=self._sent, answered=self._answered)
+
+    # Every wait of an exchange
+
+    async def receive(self) -> bytes:
+        """What the server sends next, ``b""`` at its end; meanwhile, the request's body goes on being sent."""
+        while (upload := self._upload) is not None:
+            try:
+                data = self._wire.receive_if_any()
+            except OSError as error:
+                raise self._broken() from error
+            if data is not None:
+                return data
+            await self._send_some(upload)
+        return await self._receive_only(self._read_timeout)
+
+    async def _receive_only(self, timeout: float) -> bytes:
+        try:
+            if timeout == math.inf:
+                return await self._wire.receive()
+            with trio.move_on_after(timeout):
+                return await self._wire.receive()
+        except OSError as error:
+            raise self._broken() from error
+        raise ReadTimeout(f"nothing arrived from the server for {timeout:g} s")
+
+    async def _send_some(self, upload: Upload) -> None:
+        """One step: send what fits, or wait until something does (or arrives), or get the next piece of the body."""
+        if not upload.pending:
+            if not await upload.load():
+                self._upload = None
+                self._sent_whole = True
+            return
+        try:
+            upload.pending = upload.pending[self._wire.send_nowait(upload.pending) :]
+            self._sent = True
+        except BLOCKED:
+            with trio.move_on_after(self._write_timeout) as scope:
+                await self._wire.wait_readable_or_writable()
+            if scope.cancelled_caught:
+                raise WriteTimeout(f"the server took nothing of the request for {self._write_timeout:g} s") from None
+        except OSError:
+            self._upload = None  # the server takes no more; what it has to say about that is still to be read
+
+    def _broken(self) -> ServerDisconnected:
+        return self.disconnected("the connection broke before the response was complete")
+
+
+@attrs.define(eq=False)
+class RequestContext:
+    """One exchange, as an asynchronous context manager: entering sends the request, leaving ends the exchange."""
+
+    _connection: Connection
+    method: str
+    target: str
+    headers: HeaderInput = attrs.field(repr=False)
+    body: Body = attrs.field(repr=False)
+    read_timeout: float
+    write_timeout: float
+    upload: Upload | None = attrs.field(default=None, init=False, repr=False)
+
+    async def __aenter__(self) -> Response:
+        try:
+            return await self._connection.begin(self)
+        except BaseException:
+            if self.upload is not None:
+                await self.upload.aclose()
+            raise
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.upload is not None:
+            await self.upload.aclose()

@@ -1,0 +1,194 @@
+"""A response, as the user meets it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ._headers import Headers
+
+if TYPE_CHECKING:
+    from ._connection import Connection
+    from ._parser import ResponseParser
+    from ._socket import Wire
+
+__all__ = ["Response", "UpgradedStream"]
+
+
+class Response:
+    """The answer to one request. Iterate over it for the body as it arrives, or `aread` it whole.
+
+    The body is exactly what the server sent: no content coding (gzip) is undone. Reading it is how the connection
+    becomes fit for another exchange: a body left unread ends it, unless all of it had already arrived.
+    """
+
+    __slots__ = ("_connection", "_content", "_headers", "_parser")
+
+    def __init__(self, connection: Connection, parser: ResponseParser) -> None:
+        self._connection = connection
+        self._parser = parser
+        self._content: bytes | None = None
+        self._headers: Headers | None = None
+
+    @property
+    def status_code(self) -> int:
+        """The status code: 101, or 200 and above. Interim responses are dealt with before you see one."""
+        return self._parser.status_code
+
+    @property
+    def reason_phrase(self) -> str:
+        """What followed the status code. Decoration: may be empty or say anything."""
+        return self._parser.reason.decode("latin-1")
+
+    @property
+    def http_version(self) -> str:
+        """``"HTTP/1.1"`` or ``"HTTP/1.0"``."""
+        return self._parser.http_version
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields."""
+        if self._headers is None:
+            self._headers = Headers(self._parser.fields)
+        return self._headers
+
+    @property
+    def trailers(self) -> Headers:
+        """Fields sent after a chunked body. Empty until the body has been read to its end."""
+        return Headers(self._parser.trailers)
+
+    @property
+    def content(self) -> bytes:
+        """The whole body, once `aread` has read it. Raises `RuntimeError` before that."""
+        if self._content is None:
+            raise RuntimeError("the response's body has not been read: await response.aread() first")
+        return self._content
+
+    @property
+    def text(self) -> str:
+        """`content` as text, in the charset its ``Content-Type`` names, UTF-8 otherwise."""
+        _, _, charset = self.headers.get("content-type", "").lower().partition("charset=")
+        encoding = charset.partition(";")[0].strip(" \"'")
+        try:
+            return self.content.decode(encoding or "utf-8", "replace")
+        except LookupError:
+            return self.content.decode("utf-8", "replace")
+
+    async def aread(self) -> bytes:
+        """Read the body to its end and return it; `content` has it afterwards.
+
+        Raises as `receive_some` does. Memory is the body's size: iterate instead where the server may choose that.
+        """
+        await trio.lowlevel.checkpoint()
+        return await self.read_to_end()
+
+    async def read_to_end(self) -> bytes:
+        """As `aread`, a checkpoint only where there is something to wait for."""
+        if self._content is None:
+            pieces = []
+            while piece := await self._next():
+                pieces.append(piece)
+            self._content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return self._content
+
+    def __aiter__(self) -> Response:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await self.receive_some()
+        if not piece:
+            raise StopAsyncIteration
+        return piece
+
+    async def receive_some(self) -> bytes:
+        """The next piece of the body as it arrived, up to 64 KiB; ``b""`` at its end.
+
+        Raises:
+          ServerDisconnected: the server went away before the end.
+          ProtocolError: the body breaks HTTP, or bytes followed its end.
+          ReadTimeout: the server was silent for the request's `read_timeout`.
+        """
+        if self._parser.has_body or self._parser.complete:
+            await trio.lowlevel.checkpoint()
+        return await self._next()
+
+    async def _next(self) -> bytes:
+        parser = self._parser
+        if parser.upgraded:
+            return b""  # what follows is not HTTP: see `stream`
+        while not parser.has_body:
+            if parser.complete:
+                await self._connection.finish_upload(parser)
+                return b""
+            self._connection.feed(parser, await self._connection.receive())
+        return parser.take_body()
+
+    @property
+    def stream(self) -> UpgradedStream:
+        """The raw connection after ``101 Switching Protocols``, or a success to ``CONNECT``: no longer HTTP.
+
+        It begins with whatever arrived behind the response's head. The connection is never lent again afterwards.
+        """
+        if not self._parser.upgraded:
+            raise RuntimeError(f"the server answered {self.status_code}: the connection still speaks HTTP")
+        return UpgradedStream(self._connection.wire, self._parser.take_body())
+
+    def __repr__(self) -> str:
+        return f"<Response {self.status_code} {self.reason_phrase}>"
+
+
+class UpgradedStream(trio.abc.Stream):
+    """A connection that has left HTTP, as a Trio stream: one task may send while another receives."""
+
+    def __init__(self, wire: Wire, received: bytes) -> None:
+        self._wire = wire
+        self._received = received
+        self._sending = False
+
+    @property
+    def unread(self) -> bytes:
+        """What has arrived already: `receive_some` returns it first."""
+        return self._received
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send everything."""
+        self._check_open()
+        if self._sending:
+            raise trio.BusyResourceError("another task is sending on this stream")
+        self._sending = True
+        try:
+            await self._wire.send_all(memoryview(data).cast("B"))
+        except OSError as error:
+            raise trio.BrokenResourceError(str(error)) from error
+        finally:
+            self._sending = False
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until the peer takes more."""
+        self._check_open()
+        await trio.lowlevel.wait_writable(self._wire.socket)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """What arrives next, ``b""`` at the end of the stream."""
+        if max_bytes is not None and max_bytes < 1:
+            raise ValueError(f"max_bytes must be >= 1, not {max_bytes}")
+        self._check_open()
+        if self._received:
+            await trio.lowlevel.checkpoint()
+        else:
+            try:
+                self._received = await self._wire.receive()
+            except OSError as error:
+                raise trio.BrokenResourceError(str(error)) from error
+        data, self._received = self._received[:max_bytes], b"" if max_bytes is None else self._received[max_bytes:]
+        return data
+
+    async def aclose(self) -> None:
+        """Free the socket, at once."""
+        self._wire.close(politely=True)
+        await trio.lowlevel.checkpoint()
+
+    def _check_open(self) -> None:
+        if self._wire.closed:
+            raise trio.ClosedResourceError("this stream was closed")
