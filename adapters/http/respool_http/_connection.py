@@ -132,6 +132,8 @@ class Connection:
         content, chunks = split_body(request.body)
         length = len(content) if chunks is None else None
         head = write_head(request.method, request.target, self._host, request.headers, length)
+        if self._wire.closed:
+            raise trio.ClosedResourceError("this connection was closed")
         if not self._clean:
             raise NotReusable(
                 "this connection cannot carry another request: its last exchange is still under way, or did not end "

@@ -20,7 +20,7 @@ def test_a_plain_get_is_three_lines() -> None:
 
 
 def test_header_fields_keep_their_order_case_and_repetitions() -> None:
-    headers = [("X-B", "2"), ("x-a", "1"), (b"X-B", b"\xff")]
+    headers: HeaderInput = [("X-B", "2"), ("x-a", "1"), (b"X-B", b"\xff")]
     assert wire(headers=headers).endswith(b"\r\nX-B: 2\r\nx-a: 1\r\nX-B: \xff\r\n\r\n")
 
 
