@@ -1,0 +1,123 @@
+"""What a benchmark is, and how one contender is measured. Knows no event loop: `_loops` drives it."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+import attrs
+
+LoopName = Literal["trio", "asyncio", "uvloop", "threads"]
+Share = Sequence[int]
+"""The keys of one task."""
+
+TURNS = 20  # operations of each task at least, lest starting and ending tasks be what is measured
+
+
+@attrs.frozen
+class Contender:
+    """One way of doing the work: see the package's text for what `prepare` is."""
+
+    name: str
+    prepare: Callable[[str], Any]
+    loop: LoopName = "trio"
+
+
+@attrs.frozen
+class Goal:
+    """What respool promises: a measure of one contender's is at least `factor` times better than another's."""
+
+    ours: str
+    theirs: str
+    factor: float
+    measure: Literal["rate", "cpu"] = "rate"
+    """``rate``: operations a second. ``cpu``: for what never waits, where it is the same and less noisy."""
+
+
+@attrs.frozen
+class Burst:
+    """What one burst of operations took: seconds of wall clock and of this process's CPU, and the sum of answers."""
+
+    seconds: float
+    cpu_seconds: float
+    total: int
+
+
+@attrs.frozen
+class Sample:
+    """What is known of one contender after one process."""
+
+    operations: int
+    rate: float
+    """Operations a second."""
+    cpu: float
+    """Microseconds of the client's CPU time an operation."""
+
+
+@attrs.frozen(kw_only=True)
+class Benchmark:
+    """Contenders doing the same work, ours first."""
+
+    name: str
+    title: str
+    contenders: tuple[Contender, ...]
+    tasks: int = 1
+    answer: Callable[[int], int] = attrs.field(default=lambda _: 1)
+    keys: int = 1000
+    goals: tuple[Goal, ...] = ()
+    server: Callable[[], AbstractContextManager[str]] | None = None
+
+    def shares(self, operations: int) -> list[Share]:
+        """Deal out at least `operations` keys to the tasks, as equally as can be."""
+        each = max(1, -(-operations // self.tasks))
+        return [[(task + turn * self.tasks) % self.keys for turn in range(each)] for task in range(self.tasks)]
+
+    def right_total(self, shares: list[Share]) -> int:
+        """What all the work must add up to."""
+        answers = [key * self.answer(key) for key in range(self.keys)]
+        return sum(answers[key] for share in shares for key in share)
+
+    def measure(self, seconds: float) -> Generator[list[Share], Burst, Sample]:
+        """Warm up, find out how much work fills the time, then do that much. Yields work, is sent what it took.
+
+        Raises:
+          RuntimeError: an answer was wrong, or went astray.
+        """
+        operations = self.tasks
+        while True:
+            burst = yield from self._checked(self.shares(operations))
+            if burst.seconds >= seconds / 4:
+                break
+            operations *= 2
+        shares = self.shares(max(round(operations * seconds / burst.seconds), TURNS * self.tasks))
+        burst = yield from self._checked(shares)
+        operations = sum(map(len, shares))
+        return Sample(operations, operations / burst.seconds, burst.cpu_seconds * 1e6 / operations)
+
+    def _checked(self, shares: list[Share]) -> Generator[list[Share], Burst, Burst]:
+        burst = yield shares
+        if burst.total != self.right_total(shares):
+            raise RuntimeError(f"wrong answers: they add up to {burst.total}, not {self.right_total(shares)}")
+        return burst
+
+
+def find(names: Sequence[str] = ()) -> dict[str, Benchmark]:
+    """All benchmarks, or those of the named modules (``kernel``) and of these names (``kernel.alone``).
+
+    Raises:
+      ValueError: there is none of that name.
+    """
+    package = importlib.import_module(__package__)
+    modules = [module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_")]
+    found = {
+        f"{module}.{benchmark.name}": benchmark
+        for module in modules
+        for benchmark in importlib.import_module(f"{__package__}.{module}").BENCHMARKS
+    }
+    for name in names:
+        if name not in found and name not in modules:
+            raise ValueError(f"there is no benchmark {name!r}: choose from {', '.join([*modules, *found])}")
+    return {key: found[key] for key in found if not names or key in names or key.partition(".")[0] in names}
