@@ -27,11 +27,11 @@ Settings = Mapping[str, str | Sequence[str]]
 """Lines for a server's own configuration file. A sequence repeats its name once a value."""
 
 
-class ServerNotInstalled(RuntimeError):
+class ServerNotInstalled(RuntimeError):  # noqa: N818
     """A server's program is not on this machine. The message says which Debian package has it."""
 
 
-class ServerNotStarted(RuntimeError):
+class ServerNotStarted(RuntimeError):  # noqa: N818
     """A server ended, or was not ready in time. The message has the end of its log."""
 
 

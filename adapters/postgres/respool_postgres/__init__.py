@@ -1,1 +1,6 @@
 """PostgreSQL for respool: psycopg 3, natively on Trio."""
+
+from __future__ import annotations
+
+from ._adapter import PostgresAdapter as PostgresAdapter
+from ._connection import Connection as Connection

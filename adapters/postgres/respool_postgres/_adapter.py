@@ -1,0 +1,262 @@
+"""How a pool opens, validates, resets and closes connections to PostgreSQL."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, overload
+
+import attrs
+from psycopg import errors as e
+from psycopg import pq
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import Row, TupleRow
+
+from respool.abc import Adapter, Verdict
+
+from ._addresses import effective
+from ._connection import Connection
+
+if TYPE_CHECKING:
+    from psycopg import AsyncCursor
+    from psycopg.abc import AdaptContext, ConnParam
+    from psycopg.rows import AsyncRowFactory
+
+__all__ = ["PostgresAdapter"]
+
+logger = logging.getLogger("respool.postgres")
+
+Password: TypeAlias = str | Callable[[], str | Awaitable[str]]
+
+_SHUTTING_DOWN = ("57P01", "57P02", "57P03")
+_READ_ONLY = "25006"
+_WRONG_PASSWORD = ("28P01", "28000")
+_NO_SUCH_DATABASE = "3D000"
+
+_REFUSED = re.compile(
+    r'password authentication failed|authentication failed for user|role ".*" (does not exist|is not permitted)'
+    r"|no pg_hba\.conf entry|no such user"
+)
+_UNKNOWN_DATABASE = re.compile(r'database ".*" does not exist|no such database')
+
+
+@attrs.frozen(init=False, repr=False)
+class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
+    """Opens `Connection` objects for a pool.
+
+    Takes what `psycopg.AsyncConnection.connect` takes. One default differs: ``autocommit`` is true, because the end of
+    a borrower's block does not commit; use ``async with connection.transaction():`` for what belongs together.
+
+    Args:
+      conninfo: a connection string or URL, in any form libpq knows.
+      password: a string, or a function, asynchronous or not, asked at every open: for tokens that expire.
+      configure: an asynchronous function called with each new connection, and again after `reset_session`
+        has discarded what it set.
+      reset_session: how to undo what a borrower did to the session on the server. None: only open transactions,
+        LISTEN and the connection's attributes are undone. A statement, such as ``"DISCARD ALL"``, or an asynchronous
+        function called with the connection: a round trip after every lease that used the connection.
+      options: further parameters of libpq, such as ``host`` or ``sslmode``.
+
+    Raises:
+      ValueError, TypeError: the connection string cannot be read, or libpq has no such option.
+    """
+
+    conninfo: str
+    password: Password | None
+    configure: Callable[[Connection[Row]], Awaitable[None]] | None
+    reset_session: str | Callable[[Connection[Row]], Awaitable[None]] | None
+    options: Mapping[str, Any]
+    _name: str
+    _wants_primary: bool
+    _told: list[str] = attrs.field(factory=list, eq=False)
+
+    @overload
+    def __init__(
+        self: PostgresAdapter[TupleRow],
+        conninfo: str = "",
+        *,
+        autocommit: bool = True,
+        prepare_threshold: int | None = 5,
+        context: AdaptContext | None = None,
+        row_factory: None = None,
+        cursor_factory: type[AsyncCursor[Any]] | None = None,
+        password: Password | None = None,
+        configure: Callable[[Connection[TupleRow]], Awaitable[None]] | None = None,
+        reset_session: str | Callable[[Connection[TupleRow]], Awaitable[None]] | None = None,
+        **options: ConnParam,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        conninfo: str = "",
+        *,
+        row_factory: AsyncRowFactory[Row],
+        autocommit: bool = True,
+        prepare_threshold: int | None = 5,
+        context: AdaptContext | None = None,
+        cursor_factory: type[AsyncCursor[Any]] | None = None,
+        password: Password | None = None,
+        configure: Callable[[Connection[Row]], Awaitable[None]] | None = None,
+        reset_session: str | Callable[[Connection[Row]], Awaitable[None]] | None = None,
+        **options: ConnParam,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        conninfo: str = "",
+        *,
+        autocommit: bool = True,
+        password: Password | None = None,
+        configure: Callable[[Connection[Any]], Awaitable[None]] | None = None,
+        reset_session: str | Callable[[Connection[Any]], Awaitable[None]] | None = None,
+        **options: Any,
+    ) -> None:
+        known = _parameters(conninfo, {name: options[name] for name in options.keys() - _PSYCOPG_OPTIONS})
+        self.__attrs_init__(
+            conninfo=conninfo,
+            password=password,
+            configure=configure,
+            reset_session=reset_session,
+            options={"autocommit": autocommit, **options},
+            name=_name_of(known),
+            wants_primary=known.get("target_session_attrs") in ("read-write", "primary"),
+        )
+
+    @classmethod
+    def from_url(cls, url: str) -> PostgresAdapter[TupleRow]:
+        """An adapter for a ``postgresql://`` URL. libpq's parameters may follow the question mark."""
+        return PostgresAdapter(url)
+
+    @property
+    def name(self) -> str:
+        """``host:port/database``."""
+        return self._name
+
+    def __repr__(self) -> str:
+        return f"<PostgresAdapter {self._name}>"
+
+    async def open(self) -> Connection[Row]:
+        """Connect, and call `configure`."""
+        options = dict(self.options)
+        if self.password is not None:
+            options["password"] = await _ask(self.password)
+        connection: Connection[Row] = await Connection.connect(self.conninfo, **options)
+        try:
+            await self._configure(connection)
+            connection.keep_settings()
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _configure(self, connection: Connection[Row]) -> None:
+        if self.configure is None:
+            return
+        await self.configure(connection)
+        if connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            raise e.ProgrammingError("configure left a transaction open: commit it, or use autocommit")
+
+    async def close(self, resource: Connection[Row]) -> None:
+        """Stop a query that is still running, as it would run on without us, and close the connection."""
+        try:
+            if resource.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+                await resource.cancel_safe()
+        except e.Error as error:
+            logger.debug("%s: could not stop the query before closing: %s", self._name, error)
+        finally:
+            await resource.close()
+
+    async def validate(self, resource: Connection[Row]) -> None:
+        """One round trip. Where a primary was asked for, the server must not have become a standby."""
+        await resource.ping()
+        if self._wants_primary and resource.pgconn.parameter_status(b"in_hot_standby") == b"on":
+            raise e.OperationalError("the server has become a standby")
+
+    async def reset(self, resource: Connection[Row]) -> None:
+        """Stop what was interrupted, roll back, put attributes back, and do what `reset_session` says."""
+        used = resource.used
+        if await resource.restore():
+            level = logging.DEBUG if self._told else logging.WARNING
+            self._told.append("open transaction")
+            logger.log(
+                level,
+                "%s: a borrower left a transaction open: rolled back. Commit it, or use 'async with "
+                "connection.transaction()'; this is told once",
+                self._name,
+            )
+        if self.reset_session is None or not used:
+            return
+        if isinstance(self.reset_session, str):
+            await resource.run(self.reset_session)
+            await self._configure(resource)
+        else:
+            await self.reset_session(resource)
+        await resource.restore()
+
+    def is_clean(self, resource: Connection[Row]) -> bool:
+        """Whether nothing is under way, open, unread or changed. Does not talk to the server."""
+        return resource.is_clean() and not (self.reset_session is not None and resource.used)
+
+    def verdict(self, error: BaseException) -> Verdict:
+        """By SQLSTATE. The server names none when it refuses a connection: then by its (English) message."""
+        attempts = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else ()
+        if attempts:
+            verdicts = [self.verdict(attempt) for attempt in attempts]
+            return Verdict.PERMANENT if all(Verdict.PERMANENT in verdict for verdict in verdicts) else Verdict.KEEP
+        if not isinstance(error, e.Error):
+            return Verdict.KEEP
+        if error.sqlstate is None:
+            return self._verdict_by_message(error)
+        return self._verdict_by_sqlstate(error, error.sqlstate)
+
+    def _verdict_by_sqlstate(self, error: e.Error, sqlstate: str) -> Verdict:
+        if sqlstate in _SHUTTING_DOWN:
+            return Verdict.DISCARD | Verdict.RETIRE
+        if sqlstate == _READ_ONLY and self._wants_primary:
+            return Verdict.DISCARD | Verdict.RETIRE
+        if sqlstate == _NO_SUCH_DATABASE or (sqlstate in _WRONG_PASSWORD and not callable(self.password)):
+            return Verdict.DISCARD | Verdict.PERMANENT
+        if sqlstate.startswith("08") or error.diag.severity_nonlocalized in ("FATAL", "PANIC"):
+            return Verdict.DISCARD
+        return Verdict.KEEP
+
+    def _verdict_by_message(self, error: e.Error) -> Verdict:
+        if not isinstance(error, e.OperationalError) or isinstance(error, e.PipelineAborted):
+            return Verdict.KEEP
+        refused = _REFUSED.search(str(error)) or (error.pgconn is not None and error.pgconn.needs_password)
+        if _UNKNOWN_DATABASE.search(str(error)) or (refused and not callable(self.password)):
+            return Verdict.DISCARD | Verdict.PERMANENT
+        return Verdict.DISCARD
+
+
+_PSYCOPG_OPTIONS = frozenset({"prepare_threshold", "context", "row_factory", "cursor_factory"})
+
+
+def _parameters(conninfo: str, options: dict[str, ConnParam]) -> dict[str, str]:
+    """Every connection parameter in effect. libpq's messages quote what they cannot read, which may be a secret."""
+    names = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
+    if unknown := sorted(options.keys() - names):
+        raise TypeError(f"neither psycopg nor libpq has an option {', '.join(map(repr, unknown))}")
+    try:
+        params = conninfo_to_dict(conninfo, **options)
+        return effective(params)
+    except e.Error as error:
+        raise ValueError("invalid connection string: " + re.sub(r'"[^"]*"', '"..."', str(error))) from None
+
+
+def _name_of(params: dict[str, str]) -> str:
+    hosts = (params.get("host") or params.get("hostaddr") or "localhost").split(",")
+    ports = params.get("port", "5432").split(",")
+    ports *= len(hosts) if len(ports) == 1 else 1
+    where = ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False))
+    return f"{where}/{params.get('dbname') or params.get('user', '')}"
+
+
+async def _ask(password: Password) -> str:
+    if isinstance(password, str):
+        return password
+    answer = password()
+    return await answer if inspect.isawaitable(answer) else answer

@@ -1,0 +1,88 @@
+"""psycopg's transaction and pipeline blocks, for tasks that are cancelled inside them.
+
+psycopg ends these blocks by talking to the server. A cancelled task must leave at once instead: it notes on the
+connection what remains to be done, and whoever uses the connection next does that first.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, cast
+
+import trio
+from psycopg import AsyncPipeline, AsyncTransaction, pq
+from psycopg import errors as e
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from psycopg.abc import PQGen
+
+    from ._connection import Connection
+
+__all__ = ["Pipeline", "Transaction"]
+
+
+class Transaction(AsyncTransaction):
+    """psycopg's transaction block. Left by a cancelled task, it is rolled back when the connection is next used."""
+
+    __module__ = "respool_postgres"
+
+    async def __aenter__(self) -> Self:
+        try:
+            return await super().__aenter__()
+        except trio.Cancelled:
+            self._leave()
+            raise
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> bool:
+        try:
+            return await super().__aexit__(exc_type, exc_val, exc_tb)
+        except trio.Cancelled:
+            self._leave()
+            raise
+
+    def _leave(self) -> None:
+        if self.status is self.Status.ACTIVE:  # begun, and its end not begun
+            cast("Connection[Any]", self._conn).owe(self)
+
+    def undo(self) -> PQGen[bool]:
+        """Roll back, as if the block had been left with an error."""
+        interrupted = e.QueryCanceled("the transaction block was interrupted")
+        return self._exit_gen(type(interrupted), interrupted, None)
+
+
+class Pipeline(AsyncPipeline):
+    """psycopg's pipeline block. Left by a cancelled task, its results are thrown away before the next use."""
+
+    __module__ = "respool_postgres"
+
+    interrupted = False
+    """Whether results have been lost, so that the rest cannot be told apart any more."""
+
+    def forget(self) -> None:
+        """Start again with nothing sent and nothing expected."""
+        self.command_queue.clear()
+        self.result_queue.clear()
+        self.interrupted = False
+
+    def _exit_gen(self) -> PQGen[None]:
+        # psycopg's own fetches in a `finally`, and so cannot be abandoned.
+        try:
+            self._enqueue_sync()
+            yield from self._communicate_gen()
+        except e.Error:
+            yield from self._fetch_gen(flush=True)
+            raise
+        yield from self._fetch_gen(flush=True)
+
+    def _exit(self, exc: BaseException | None) -> None:
+        if not isinstance(sys.exception(), trio.Cancelled):
+            super()._exit(exc)
+            return
+        self.level -= 1
+        if self.level == 0 and not self.interrupted and self.pgconn.status != pq.ConnStatus.BAD:
+            self.interrupted = True
