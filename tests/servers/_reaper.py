@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -58,9 +59,20 @@ def resume_tree(root: int) -> None:
 
 
 def kill_tree(root: int) -> None:
-    """Kill `root` and all its descendants, none of which gets to see another one die first."""
+    """Kill `root` and all its descendants, none of which gets to see another one die first, and wait for their end.
+
+    Until the last one has ended it may hold the listening socket, and a client may still connect.
+    """
+    handles: list[int] = []
     for process in pause_tree(root):
-        _signal(process, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            handles.append(os.pidfd_open(process))
+    for handle in handles:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+    for handle in handles:
+        select.select([handle], [], [])  # readable once the process has ended
+        os.close(handle)
 
 
 def start_reaper(directory: Path) -> subprocess.Popen[str]:
