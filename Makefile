@@ -1,22 +1,59 @@
+# Every target does its own set-up. PYTHON=python3.13 picks another interpreter; ARGS goes to pytest, to the demo, or to
+# the benchmarks (make bench ARGS="kernel --quick"; --help lists more).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard pyproject.toml adapters/*/pyproject.toml)
+BENCH := .venv-bench
+DISTRIBUTIONS := . $(patsubst %/pyproject.toml,%,$(wildcard adapters/*/pyproject.toml))
+INPUTS := Makefile $(addsuffix /pyproject.toml,$(DISTRIBUTIONS))
 
-$(VENV)/installed: $(SOURCES)
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --group dev --editable . $(foreach dir,$(wildcard adapters/*/pyproject.toml),--editable $(dir $(dir)))
-	touch $@
+.PHONY: test check demo bench docs build servers clean
 
-# The benchmarks: all of them, or what ARGS says (make bench ARGS="kernel --quick"; --help lists more).
-bench: .venv-bench/installed
-	.venv-bench/bin/python -m tests.benchmarks $(ARGS)
+test: $(VENV)/installed servers
+	$(BIN)/pytest $(ARGS)
 
-.venv-bench/installed: $(SOURCES)
-	$(PYTHON) -m venv .venv-bench
-	.venv-bench/bin/pip install --quiet --upgrade pip
-	.venv-bench/bin/pip install --quiet --group bench --editable . $(foreach dir,$(wildcard adapters/*/pyproject.toml),--editable $(dir $(dir)))
-	touch $@
+check: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+	$(BIN)/pytest --quiet tests/house/test_imports.py
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
 
-.PHONY: bench
+demo: $(VENV)/installed
+	@tests/servers/install || true # the demo also has something to show without
+	@$(BIN)/python -m examples.demo $(ARGS)
+
+bench: $(BENCH)/installed servers
+	@$(BENCH)/bin/python -m tests.benchmarks $(ARGS)
+
+docs: $(VENV)/installed
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+build: $(VENV)/installed
+	rm -rf dist
+	for distribution in $(DISTRIBUTIONS); do $(BIN)/python -m build --outdir dist $$distribution || exit; done
+
+servers:
+	@tests/servers/install
+
+clean:
+	rm -rf $(VENV) $(BENCH) dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# $(1): a virtual environment, $(2): what goes into it. One call at a time; pip before 25.1 does not know --group.
+define install
+	@$(PYTHON) -c 'import sys; sys.exit("respool needs Python 3.11 or later: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
+	flock .install.lock sh -ec '\
+		$(PYTHON) -m venv $(1); \
+		$(1)/bin/pip install --quiet --upgrade "pip>=25.1"; \
+		$(1)/bin/pip install --quiet $(2) $(addprefix --editable ,$(DISTRIBUTIONS)); \
+		touch $(1)/installed'
+endef
+
+$(VENV)/installed: $(INPUTS)
+	$(call install,$(VENV),--group dev)
+
+$(BENCH)/installed: $(INPUTS)
+	$(call install,$(BENCH),--group bench)

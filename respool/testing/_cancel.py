@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 import attrs
 import trio
 
-__all__ = ["CancelReport", "cancel_everywhere"]
+__all__ = ["CancelReport", "cancel_everywhere", "place_of"]
 
 P = TypeVar("P")
 
@@ -211,13 +211,13 @@ class _Run(trio.abc.Instrument):
         if self._borders_to_go:
             self._borders_to_go -= 1
             return
-        self._cancelled_at = f"{when} {_place(task)}"
+        self._cancelled_at = f"{when} {place_of(task)}"
         self._cancelling = True
         self.scope.cancel()
         self._cancelling = False
 
     def _note_raised(self, task: trio.lowlevel.Task) -> None:
-        self._raised_at = self._raised_at or _place(task)
+        self._raised_at = self._raised_at or place_of(task)
 
     def _is_ours(self, task: trio.lowlevel.Task) -> bool:
         ancestor: trio.lowlevel.Task | None = task
@@ -235,7 +235,7 @@ def _is_cancelled_here(task: trio.lowlevel.Task) -> bool:
     return not in_shielded_checkpoint and trio.current_effective_deadline() == -math.inf
 
 
-def _place(task: trio.lowlevel.Task) -> str:
+def place_of(task: trio.lowlevel.Task) -> str:
     """The line outside Trio that `task` waits on, innermost first."""
     own = {_TRIO, str(Path(__file__).parent)}
     for frame, line in reversed(list(task.iter_await_frames())):

@@ -27,11 +27,11 @@ Settings = Mapping[str, str | Sequence[str]]
 """Lines for a server's own configuration file. A sequence repeats its name once a value."""
 
 
-class ServerNotInstalled(RuntimeError):  # noqa: N818
+class ServerNotInstalled(RuntimeError):
     """A server's program is not on this machine. The message says which Debian package has it."""
 
 
-class ServerNotStarted(RuntimeError):  # noqa: N818
+class ServerNotStarted(RuntimeError):
     """A server ended, or was not ready in time. The message has the end of its log."""
 
 

@@ -1,0 +1,40 @@
+"""Where everything is, and who imports what."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+KERNEL = ROOT / "respool"
+ADAPTERS = sorted(path.parent for path in ROOT.glob("adapters/*/respool_*/__init__.py"))
+PACKAGES = [KERNEL, *ADAPTERS]
+PROJECTS = [ROOT / "pyproject.toml", *sorted(ROOT.glob("adapters/*/pyproject.toml"))]
+
+
+def project(path: Path) -> dict[str, Any]:
+    """The ``[project]`` table of a pyproject.toml."""
+    table: dict[str, Any] = tomllib.loads(path.read_text())["project"]
+    return table
+
+
+def modules(package: Path) -> dict[str, Path]:
+    """Every module of a package by its full name."""
+    files = sorted(package.rglob("*.py"))
+    names = [".".join(file.relative_to(package.parent).with_suffix("").parts) for file in files]
+    return {name.removesuffix(".__init__"): file for name, file in zip(names, files, strict=True)}
+
+
+def imports(module: str, file: Path) -> Iterator[str]:
+    """The full name of everything a module imports, wherever in it: ``respool._entry.Entry``."""
+    package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{origin}.{alias.name}" for alias in node.names)

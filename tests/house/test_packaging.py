@@ -1,0 +1,53 @@
+"""One version, one changelog, and nothing of the machine it was written on."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.house._house import ADAPTERS, PROJECTS, ROOT, project
+
+VERSION = project(ROOT / "pyproject.toml")["version"]
+ADAPTER_PROJECTS = [path for path in PROJECTS if path.parent != ROOT]
+
+
+@pytest.mark.parametrize("path", ADAPTER_PROJECTS, ids=lambda path: path.parent.name)
+def test_adapters_move_in_lock_step(path: Path) -> None:
+    """An adapter has the kernel's version, asks for exactly that kernel, and is what ``respool[name]`` installs."""
+    table = project(path)
+    assert table["name"] == f"respool-{path.parent.name}"
+    assert table["version"] == VERSION
+    assert f"respool=={VERSION}" in table["dependencies"]
+    extras = project(ROOT / "pyproject.toml")["optional-dependencies"]
+    assert extras.get(path.parent.name) == [f"respool-{path.parent.name}=={VERSION}"]
+
+
+@pytest.mark.parametrize("package", ADAPTERS, ids=lambda path: path.name)
+def test_adapters_ship_types_licence_and_readme(package: Path) -> None:
+    """Type checkers find py.typed, readers find README.md."""
+    assert (package / "py.typed").exists()
+    assert (package.parent / "README.md").read_text().startswith(f"# respool-{package.parent.name}\n")
+    assert project(package.parent / "pyproject.toml")["license"] == "MIT"
+
+
+def test_changelog_has_room_for_the_next_change() -> None:
+    """The first section is Unreleased."""
+    sections = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert sections[0] == "Unreleased"
+
+
+def test_no_path_of_a_machine_in_any_file() -> None:
+    """The repository speaks of itself alone."""
+    forbidden = ["/" + directory + "/" for directory in ("work", "root", "tmp", "home")]
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    files = [ROOT / name for name in listed.split("\0") if name and (ROOT / name).exists()]
+    found = [
+        f"{file.relative_to(ROOT)}: {path}"
+        for file in files
+        for path in forbidden
+        if re.search(rf"(?<![\w.\]}}]){path}", file.read_text(errors="replace"))
+    ]
+    assert found == []

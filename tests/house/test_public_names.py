@@ -1,0 +1,52 @@
+"""The public surface, name by name. A change here is a change for users: it needs a line in CHANGELOG.md."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.house._house import PACKAGES, modules
+
+PUBLIC = {
+    "respool": """
+        Adapter HistogramSnapshot Holder Limits OpenFailed Options Pool PoolClosed PoolError PoolOverloaded
+        PoolStatistics PoolTimeout Verdict adapter open_pool
+    """,
+    "respool.abc": "Adapter Verdict",
+    "respool.testing": "CancelReport FakeResource Gate GatedAdapter GatedError Hook cancel_everywhere",
+    "respool_http": """
+        Body Connection HTTPAdapter HTTPError HeaderInput Headers InvalidRequest NotReusable Origin ProtocolError Proxy
+        ProxyError ReadTimeout RequestContext Response ServerDisconnected UpgradedStream WriteTimeout
+    """,
+    "respool_postgres": "",
+}
+
+MODULES = {
+    name: file
+    for package in PACKAGES
+    for name, file in modules(package).items()
+    if not any(part.startswith("_") for part in name.split("."))
+}
+
+
+def public_names(file: Path) -> set[str]:
+    """What a module exports: its ``__all__``, or else what it imports ``as`` itself."""
+    tree = ast.parse(file.read_text())
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            return set(ast.literal_eval(node.value))
+    aliases = [alias for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    return {alias.name for alias in aliases if alias.name == alias.asname}
+
+
+def test_every_public_module_is_listed() -> None:
+    """A module without a leading underscore is a promise."""
+    assert set(MODULES) == set(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_names_are_as_listed(name: str) -> None:
+    """Nothing appears or disappears by accident."""
+    assert public_names(MODULES[name]) == set(PUBLIC[name].split())

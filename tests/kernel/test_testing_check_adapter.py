@@ -1,0 +1,329 @@
+"""`respool.testing.check_adapter` passes an adapter that is right, and names the clause that another one breaks."""
+
+from __future__ import annotations
+
+import select
+import socketserver
+import threading
+from collections.abc import Iterator
+
+import attrs
+import pytest
+import trio
+
+from respool.abc import Adapter, Verdict
+from respool.testing import ContractBroken, GatedAdapter, check_adapter
+
+
+class Echo(socketserver.StreamRequestHandler):
+    """Greets, and gives back each line it is sent."""
+
+    def handle(self) -> None:
+        self.wfile.write(b"welcome\n")
+        for line in self.rfile:
+            self.wfile.write(line)
+
+
+class EchoServer(socketserver.ThreadingTCPServer):
+    """Runs in threads, so that a client that blocks the event loop is answered all the same."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: clients that go away are what this is about."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[str, int]]:
+    with EchoServer(("127.0.0.1", 0), Echo) as echo:
+        thread = threading.Thread(target=echo.serve_forever, args=[0.01])
+        thread.start()
+        yield echo.server_address  # type: ignore[misc]
+        echo.shutdown()
+        thread.join()
+
+
+@attrs.define(eq=False)
+class Connection:
+    """A client of the echo server."""
+
+    socket: trio.socket.SocketType
+    received: bytes = b""
+    owed: int = 0  # answers
+    sending: bool = False
+
+    async def ask(self, question: str) -> str:
+        self.owed += 1
+        self.sending = True
+        data = memoryview(question.encode() + b"\n")
+        while data:
+            data = data[await self.socket.send(data) :]
+        self.sending = False
+        return await self.read()
+
+    async def read(self) -> str:
+        while b"\n" not in self.received:
+            data = await self.socket.recv(100)
+            if not data:
+                raise ConnectionError("the server closed the connection")
+            self.received += data
+        self.owed -= 1
+        line, _, self.received = self.received.partition(b"\n")
+        return line.decode()
+
+
+@attrs.frozen
+class EchoAdapter(Adapter[Connection]):
+    """Everything as it should be."""
+
+    host: str
+    port: int
+
+    async def open(self) -> Connection:
+        connection = Connection(trio.socket.socket(), owed=1)
+        try:
+            await connection.socket.connect((self.host, self.port))
+            await connection.read()
+        except BaseException:
+            connection.socket.close()
+            raise
+        return connection
+
+    async def close(self, resource: Connection) -> None:
+        try:
+            if resource.socket.fileno() != -1:
+                await resource.socket.send(b"goodbye\n")
+        except OSError:
+            pass
+        finally:
+            resource.socket.close()
+
+    async def validate(self, resource: Connection) -> None:
+        await resource.ask("ping")
+
+    async def reset(self, resource: Connection) -> None:
+        if resource.sending:
+            raise ConnectionError("interrupted in the middle of a question")
+        while resource.owed:
+            await resource.read()
+        if not self.is_clean(resource):
+            raise ConnectionError("closed, or out of step")
+
+    def is_clean(self, resource: Connection) -> bool:
+        quiet = not select.select([resource.socket.fileno()], [], [], 0)[0]
+        return quiet and not (resource.owed or resource.received or resource.sending)
+
+    def verdict(self, error: BaseException) -> Verdict:
+        return Verdict.KEEP
+
+
+async def use(connection: Connection) -> None:
+    await connection.ask("theirs")
+
+
+async def check(connection: Connection) -> None:
+    answer = await connection.ask("mine")
+    assert answer == "mine"
+
+
+async def test_a_right_adapter_passes(server: tuple[str, int]) -> None:
+    """All clauses, with faults; and interrupted resources are recovered."""
+    report = await check_adapter(EchoAdapter, server=server, use=use, check=check)
+    assert len(report.clauses) == 16
+    assert report.points > 15
+    assert report.recovered > 3
+    assert report.longest_step < 0.1
+
+
+async def test_without_a_server_the_rest_is_checked() -> None:
+    """An adapter of something that is not at the other end of a network."""
+    report = await check_adapter(GatedAdapter())
+    assert len(report.clauses) == 8
+
+
+class LeaksWhenOpenIsCancelled(EchoAdapter):
+    leaked: list[Connection] = []  # noqa: RUF012
+
+    async def open(self) -> Connection:
+        connection = Connection(trio.socket.socket(), owed=1)
+        self.leaked.append(connection)
+        await connection.socket.connect((self.host, self.port))
+        await connection.read()
+        return connection
+
+
+class ForgetsWhenOpenIsCancelled(EchoAdapter):
+    async def open(self) -> Connection:
+        connection = Connection(trio.socket.socket(), owed=1)
+        await connection.socket.connect((self.host, self.port))
+        await connection.read()
+        return connection
+
+
+class LeavesATaskWhenOpenIsCancelled(EchoAdapter):
+    async def open(self) -> Connection:
+        try:
+            return await super().open()
+        except trio.Cancelled:
+            trio.lowlevel.spawn_system_task(trio.sleep, 3)
+            raise
+
+
+class OpensWithoutAnAnswer(EchoAdapter):
+    async def open(self) -> Connection:
+        connection = Connection(trio.socket.socket(), owed=1)
+        try:
+            await connection.socket.connect((self.host, self.port))
+            await connection.socket.recv(100)
+        except trio.Cancelled:
+            connection.socket.close()
+            raise
+        except OSError:
+            pass
+        connection.owed = 0
+        return connection
+
+
+class OpensTheSameAgain(EchoAdapter):
+    opened: list[Connection] = []  # noqa: RUF012
+
+    async def open(self) -> Connection:
+        if not self.opened:
+            self.opened.append(await super().open())
+        return self.opened[0]
+
+
+class DoesNotFreeWhenCloseIsCancelled(EchoAdapter):
+    async def close(self, resource: Connection) -> None:
+        if resource.socket.fileno() != -1:
+            await trio.lowlevel.checkpoint()
+        resource.socket.close()
+
+
+class CannotCloseTwice(EchoAdapter):
+    async def close(self, resource: Connection) -> None:
+        if resource.socket.fileno() == -1:
+            raise ValueError("already closed")
+        await super().close(resource)
+
+
+class DoesNotFreeWhatIsBroken(EchoAdapter):
+    async def close(self, resource: Connection) -> None:
+        if resource.socket.fileno() == -1:
+            return
+        with trio.CancelScope() as scope:
+            await resource.ask("goodbye")
+            resource.socket.close()
+        if scope.cancelled_caught:
+            resource.socket.close()
+
+
+class SwallowsCancellation(EchoAdapter):
+    async def validate(self, resource: Connection) -> None:
+        try:
+            await super().validate(resource)
+        except trio.Cancelled:
+            resource.sending = True
+
+
+class ConvertsCancellation(EchoAdapter):
+    async def validate(self, resource: Connection) -> None:
+        try:
+            await super().validate(resource)
+        except trio.Cancelled:
+            raise ConnectionError("validate failed") from None
+
+
+class SaysCleanOfEverything(EchoAdapter):
+    def is_clean(self, resource: Connection) -> bool:
+        return True
+
+
+class SaysCleanOfAClosedPeer(EchoAdapter):
+    def is_clean(self, resource: Connection) -> bool:
+        return not (resource.owed or resource.received or resource.sending)
+
+
+class SaysCleanSlowly(EchoAdapter):
+    def is_clean(self, resource: Connection) -> bool:
+        select.select([resource.socket.fileno()], [], [], 0.002)
+        return super().is_clean(resource)
+
+
+class ResetsWithoutReading(EchoAdapter):
+    async def reset(self, resource: Connection) -> None:
+        await trio.lowlevel.checkpoint()
+        resource.owed = 0
+        resource.sending = False
+
+
+class ResetsADeadPeer(EchoAdapter):
+    async def reset(self, resource: Connection) -> None:
+        try:
+            await super().reset(resource)
+        except ConnectionError:
+            resource.owed = -1
+
+    def is_clean(self, resource: Connection) -> bool:
+        return resource.owed == -1 or super().is_clean(resource)
+
+
+class ValidatesWithoutAsking(EchoAdapter):
+    async def validate(self, resource: Connection) -> None:
+        await trio.lowlevel.checkpoint()
+        if not self.is_clean(resource):
+            raise ConnectionError("gone")
+
+
+class IsDeafToCancellation(EchoAdapter):
+    async def validate(self, resource: Connection) -> None:
+        with trio.move_on_after(1.3, shield=True):
+            await resource.ask("ping")
+        await trio.lowlevel.checkpoint()
+
+
+class Blocks(EchoAdapter):
+    async def validate(self, resource: Connection) -> None:
+        resource.socket._sock.setblocking(True)  # type: ignore[attr-defined]
+        try:
+            resource.socket._sock.send(b"ping\n")  # type: ignore[attr-defined]
+            resource.socket._sock.recv(100)  # type: ignore[attr-defined]
+        finally:
+            resource.socket._sock.setblocking(False)  # type: ignore[attr-defined]
+        await trio.lowlevel.checkpoint()
+
+
+class HasNoVerdict(EchoAdapter):
+    def verdict(self, error: BaseException) -> Verdict:
+        return None  # type: ignore[return-value]
+
+
+BROKEN = {
+    LeaksWhenOpenIsCancelled: r"open\(\) leaves nothing open when it is cancelled: left over: 1 connection",
+    ForgetsWhenOpenIsCancelled: r"open\(\) leaves nothing open when it is cancelled: left over: .*never closed",
+    LeavesATaskWhenOpenIsCancelled: r"open\(\) leaves nothing open when it is cancelled: left over: 1 running task",
+    OpensTheSameAgain: r"open\(\) returns a new resource each time.*: the second call returned the same object",
+    OpensWithoutAnAnswer: r"open\(\) raises when the server refuses, and leaves nothing open: it returned",
+    DoesNotFreeWhenCloseIsCancelled: r"close\(\) frees the handle even when it is cancelled: left over: 1 connection",
+    CannotCloseTwice: r"close\(\) may be called again: ValueError\('already closed'\)",
+    DoesNotFreeWhatIsBroken: r"close\(\) frees the handle even when",
+    SwallowsCancellation: r"validate\(\) and reset\(\) may be cancelled anywhere.* swallowed trio\.Cancelled",
+    ConvertsCancellation: r"validate\(\) and reset\(\) may be cancelled anywhere.* raised ConnectionError",
+    SaysCleanOfEverything: r"discarded, or answers the next borrower and nobody else: it passed for fit to be lent",
+    SaysCleanOfAClosedPeer: r"A resource that the peer has closed is not clean.*: is_clean\(\) is True",
+    SaysCleanSlowly: r"is_clean\(\) answers at once with True or False: it took 2\.",
+    ResetsWithoutReading: r"it passed for fit to be lent, and then .* AssertionError",
+    ResetsADeadPeer: r"A resource that the peer has closed .*: reset\(\) returned instead of raising",
+    ValidatesWithoutAsking: r"validate\(\) returned, although the peer had not answered",
+    IsDeafToCancellation: r"validate\(\) went on for 1\.2 s after it had been cancelled",
+    Blocks: r"Nothing blocks the event loop, however long the server takes: the event loop was blocked for 0\.2",
+    HasNoVerdict: r"verdict\(\) returns a Verdict on any exception: it returned None",
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # some of them leak
+@pytest.mark.parametrize(("adapter", "message"), BROKEN.items(), ids=[adapter.__name__ for adapter in BROKEN])
+async def test_a_broken_adapter_is_caught(adapter: type[EchoAdapter], message: str, server: tuple[str, int]) -> None:
+    """Each breaks one clause, and is told which."""
+    with pytest.raises(ContractBroken, match=message):
+        await check_adapter(adapter, server=server, use=use, check=check)
