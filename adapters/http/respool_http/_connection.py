@@ -150,7 +150,10 @@ class Connection:
             request.upload = self._upload = Upload(head, iter((content,)) if chunks is None else chunks)
             if head.expect_continue:
                 await self._wait_for_continue(self._upload, parser)
-        await self._read_head(parser)
+        if not parser.status_code:
+            self.feed(parser, await self.receive())
+            if not parser.status_code:
+                await self._read_head(parser)
         if not 200 <= parser.status_code < 300:
             self._upload = None  # RFC 9112, 9.5: an error before the end of the body means nobody wants the rest
         return Response(self, parser)
@@ -174,15 +177,16 @@ class Connection:
             await self._send_some(upload)
         with trio.move_on_after(_EXPECT_SECONDS):
             while not parser.interim and not parser.status_code:
-                self.feed(parser, await self._receive_only(math.inf))
+                self.feed(parser, await self._receive_only())
         if parser.status_code:
             self._upload = None
 
     async def _read_head(self, parser: ResponseParser) -> None:
-        while not parser.status_code and not parser.head_begun:
+        """The rest of a head, or a whole one after interim responses."""
+        while not parser.head_begun:
             self.feed(parser, await self.receive())
-        if parser.status_code:
-            return
+            if parser.status_code:
+                return
         with trio.move_on_after(_HEAD_SECONDS):
             while not parser.status_code:
                 self.feed(parser, await self.receive())
@@ -210,9 +214,10 @@ class Connection:
 
     async def finish_upload(self, parser: ResponseParser) -> None:
         """The response is complete and was a success: the server may still want the rest of the request."""
-        while self._upload is not None:
-            await self._send_some(self._upload)
-        self._settle(parser)
+        if self._upload is not None:
+            while self._upload is not None:
+                await self._send_some(self._upload)
+            self._settle(parser)
 
     def disconnected(self, message: str) -> ServerDisconnected:
         """The error for a server that went away, saying how far the exchange had got."""
@@ -230,17 +235,17 @@ class Connection:
             if data is not None:
                 return data
             await self._send_some(upload)
-        return await self._receive_only(self._read_timeout)
+        return await self._receive_only()
 
-    async def _receive_only(self, timeout: float) -> bytes:
+    async def _receive_only(self) -> bytes:
         try:
-            if timeout == math.inf:
+            if self._read_timeout == math.inf:
                 return await self._wire.receive()
-            with trio.move_on_after(timeout):
+            with trio.move_on_after(self._read_timeout):
                 return await self._wire.receive()
         except OSError as error:
             raise self._broken() from error
-        raise ReadTimeout(f"nothing arrived from the server for {timeout:g} s")
+        raise ReadTimeout(f"nothing arrived from the server for {self._read_timeout:g} s")
 
     async def _send_some(self, upload: Upload) -> None:
         """One step: send what fits, or wait until something does (or arrives), or get the next piece of the body."""

@@ -6,11 +6,10 @@ server repairs another reads differently.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import TypeAlias
-
-import attrs
+from typing import NamedTuple, TypeAlias
 
 from ._errors import InvalidRequest
 
@@ -23,24 +22,24 @@ HeaderInput: TypeAlias = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tu
 """A request's header fields: a mapping, or pairs where a name may repeat."""
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_TARGET = re.compile(rb"[!-~]+")
-_VALUE = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
+_IN_VALUES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _DIGITS = re.compile(rb"[0-9]{1,18}")
+_METHODS = {verb: verb.encode() for verb in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT")}
 _EXPECTS_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})  # RFC 9110, 8.6: an empty body is announced for these
-_ONLY_ONCE = frozenset({b"host", b"content-length", b"transfer-encoding"})
+_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})  # these may be given once
+_OPTIONS = frozenset({b"connection", b"expect"})
 
 
-@attrs.frozen
-class RequestHead:
-    """A request's head, ready to send, and what it promises about its body."""
+class RequestHead(NamedTuple):
+    """A request's head, ready to send, and what it promises."""
 
     wire: bytes
     method: bytes
-    length: int | None
+    length: int | None = 0
     """Bytes of body that follow; ``None`` for chunks."""
-    close: bool
+    close: bool = False
     """The request asked for the connection to end with it."""
-    expect_continue: bool
+    expect_continue: bool = False
 
 
 def write_head(method: str, target: str, host: bytes, headers: HeaderInput, body_length: int | None) -> RequestHead:
@@ -51,72 +50,90 @@ def write_head(method: str, target: str, host: bytes, headers: HeaderInput, body
     Raises:
       InvalidRequest: naming the part that cannot be sent, never quoting a header's value.
     """
-    verb = _checked_method(method)
-    lines = [b"%b %b HTTP/1.1\r\n" % (verb, _checked_target(verb, target))]
+    verb = _METHODS.get(method) or _checked_method(method)
+    raw_target = _checked_target(verb, target)
+    if headers is None and body_length == 0 and verb not in _EXPECTS_LENGTH:
+        return RequestHead(b"%b %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (verb, raw_target, host), verb)
+    return _write_fields(verb, raw_target, host, headers, body_length)
+
+
+def _write_fields(
+    verb: bytes, target: bytes, host: bytes, headers: HeaderInput, body_length: int | None
+) -> RequestHead:
+    lines = [b"%b %b HTTP/1.1\r\n" % (verb, target)]
     framing: dict[bytes, bytes] = {}
-    close = expect_continue = False
+    options: dict[bytes, bytes] = {}
     for name, value in _pairs(headers):
-        lines.append(b"%b: %b\r\n" % (name, value))
-        lower = name.lower()
-        if lower in _ONLY_ONCE:
+        start, lower = _checked_name(name)
+        checked = _checked_value(start, value)
+        lines.append(b"%b%b\r\n" % (start, checked))
+        if lower in _FRAMING:
             if lower in framing:
                 raise InvalidRequest(f"header {lower.decode()!r} is given twice")
-            framing[lower] = value
-        elif lower == b"connection":
-            close = close or b"close" in [token.strip() for token in value.lower().split(b",")]
-        elif lower == b"expect":
-            expect_continue = value.lower() == b"100-continue"
+            framing[lower] = checked
+        elif lower in _OPTIONS:
+            options[lower] = options.get(lower, b"") + b"," + checked.lower()
     if b"host" not in framing:
         lines.insert(1, b"Host: %b\r\n" % host)
     length, field = _framing(verb, framing, body_length)
     lines.append(field)
     lines.append(b"\r\n")
-    return RequestHead(b"".join(lines), verb, length, close, expect_continue and length != 0)
+    close = b"close" in map(bytes.strip, options.get(b"connection", b"").split(b","))
+    expect_continue = length != 0 and options.get(b"expect") == b",100-continue"
+    return RequestHead(b"".join(lines), verb, length, close, expect_continue)
 
 
 def _checked_method(method: str) -> bytes:
-    verb = method.encode("ascii", "replace")
-    if not _TOKEN.fullmatch(verb) or "?" in method:
+    verb = method.encode("utf-8", "replace")
+    if not _TOKEN.fullmatch(verb):
         raise InvalidRequest(f"method must be a token such as 'GET', not {method!r}")
     return verb
 
 
 def _checked_target(verb: bytes, target: str) -> bytes:
-    raw = target.encode("utf-8")
-    if not _TARGET.fullmatch(raw):
+    if not (target and target.isascii() and target.isprintable() and " " not in target):
         raise InvalidRequest(
             "target must be visible ASCII without spaces: percent-encode the rest, with urllib.parse.quote for instance"
         )
-    if verb != b"CONNECT" and raw[:1] != b"/" and raw != b"*" and b"://" not in raw:
+    if target[0] != "/" and verb != b"CONNECT" and target != "*" and "://" not in target:
         raise InvalidRequest("target must begin with '/': pass the path and query, the host is the connection's")
-    if b"#" in raw:
+    if "#" in target:
         raise InvalidRequest("target must not hold a fragment ('#...'): fragments stay with the client")
-    return raw
+    return target.encode("ascii")
 
 
-def _pairs(headers: HeaderInput) -> Iterable[tuple[bytes, bytes]]:
+def _pairs(headers: HeaderInput) -> Iterable[tuple[str | bytes, str | bytes]]:
     if headers is None:
-        return
-    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
-        raw_name = name if isinstance(name, bytes) else name.encode("utf-8")
-        if not _TOKEN.fullmatch(raw_name):
-            raise InvalidRequest(f"header name {name!r} is not a token: letters, digits and !#$%&'*+-.^_`|~ only")
-        raw_value = value if isinstance(value, bytes) else _encoded(raw_name, value)
-        if not _VALUE.fullmatch(raw_value):
+        return ()
+    return headers.items() if isinstance(headers, Mapping) else headers
+
+
+@functools.lru_cache(maxsize=512)
+def _checked_name(name: str | bytes) -> tuple[bytes, bytes]:
+    """The start of the field's line, and the name in lower case."""
+    raw = name if isinstance(name, bytes) else name.encode("utf-8", "replace")
+    if not _TOKEN.fullmatch(raw):
+        raise InvalidRequest(f"header name {name!r} is not a token: letters, digits and !#$%&'*+-.^_`|~ only")
+    return raw + b": ", raw.lower()
+
+
+def _checked_value(start: bytes, value: str | bytes) -> bytes:
+    if isinstance(value, str):
+        if not value.isascii():
             raise InvalidRequest(
-                f"the value of header {raw_name.decode()!r} must not hold line breaks, NUL or other control "
-                "characters, nor begin or end with a space"
+                f"the value of header {_name(start)} is not ASCII: pass bytes in the encoding the server expects"
             )
-        yield raw_name, raw_value
-
-
-def _encoded(name: bytes, value: str) -> bytes:
-    try:
-        return value.encode("ascii")
-    except UnicodeEncodeError:
+        value = value.encode("ascii")
+    if value.translate(None, _IN_VALUES) or value.strip(b" \t") != value:
         raise InvalidRequest(
-            f"the value of header {name.decode()!r} is not ASCII: pass bytes in the encoding the server expects"
-        ) from None
+            f"the value of header {_name(start)} must not hold line breaks, NUL or other control characters, "
+            "nor begin or end with a space"
+        )
+    return value
+
+
+def _name(start: bytes) -> str:
+    return repr(start[:-2].decode("ascii"))
 
 
 def _framing(verb: bytes, given: Mapping[bytes, bytes], body_length: int | None) -> tuple[int | None, bytes]:

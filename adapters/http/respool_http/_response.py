@@ -86,10 +86,14 @@ class Response:
     async def read_to_end(self) -> bytes:
         """As `aread`, a checkpoint only where there is something to wait for."""
         if self._content is None:
-            pieces = []
-            while piece := await self._next():
-                pieces.append(piece)
-            self._content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            parser, connection = self._parser, self._connection
+            while not (parser.complete or parser.upgraded):
+                connection.feed(parser, await connection.receive())
+            if parser.upgraded:
+                self._content = b""  # what follows is not HTTP: see `stream`
+            else:
+                await connection.finish_upload(parser)
+                self._content = parser.take_body()
         return self._content
 
     def __aiter__(self) -> Response:
@@ -109,15 +113,15 @@ class Response:
           ProtocolError: the body breaks HTTP, or bytes followed its end.
           ReadTimeout: the server was silent for the request's `read_timeout`.
         """
-        if self._parser.has_body or self._parser.complete:
+        if self._parser.body or self._parser.complete:
             await trio.lowlevel.checkpoint()
         return await self._next()
 
     async def _next(self) -> bytes:
         parser = self._parser
         if parser.upgraded:
-            return b""  # what follows is not HTTP: see `stream`
-        while not parser.has_body:
+            return b""
+        while not parser.body:
             if parser.complete:
                 await self._connection.finish_upload(parser)
                 return b""
