@@ -23,13 +23,14 @@ class Response:
     becomes fit for another exchange: a body left unread ends it, unless all of it had already arrived.
     """
 
-    __slots__ = ("_connection", "_content", "_headers", "_parser")
+    __slots__ = ("_connection", "_content", "_headers", "_parser", "_partly_read")
 
     def __init__(self, connection: Connection, parser: ResponseParser) -> None:
         self._connection = connection
         self._parser = parser
         self._content: bytes | None = None
         self._headers: Headers | None = None
+        self._partly_read = False
 
     @property
     def status_code(self) -> int:
@@ -78,7 +79,7 @@ class Response:
     async def aread(self) -> bytes:
         """Read the body to its end and return it; `content` has it afterwards.
 
-        Raises as `receive_some` does. Memory is the body's size: iterate instead where the server may choose that.
+        Raises as `receive_some` does, and `RuntimeError` if part of the body has been received already. Memory is the body's size: iterate instead where the server may choose that.
         """
         await trio.lowlevel.checkpoint()
         return await self.read_to_end()
@@ -86,6 +87,8 @@ class Response:
     async def read_to_end(self) -> bytes:
         """As `aread`, a checkpoint only where there is something to wait for."""
         if self._content is None:
+            if self._partly_read:
+                raise RuntimeError("part of the body has been received already: go on with receive_some or iteration")
             parser, connection = self._parser, self._connection
             while not (parser.complete or parser.upgraded):
                 connection.feed(parser, await connection.receive())
@@ -126,6 +129,7 @@ class Response:
                 await self._connection.finish_upload(parser)
                 return b""
             self._connection.feed(parser, await self._connection.receive())
+        self._partly_read = True
         return parser.take_body()
 
     @property

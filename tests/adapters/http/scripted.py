@@ -78,7 +78,7 @@ async def serve(nursery: trio.Nursery, script: Script, *, context: ssl.SSLContex
             wrapped = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
         try:
             await script(Peer(wrapped, count))
-        except trio.BrokenResourceError:
+        except* trio.BrokenResourceError:
             pass  # the client has gone, as many tests want it to
         finally:
             await trio.aclose_forcefully(stream)

@@ -85,6 +85,8 @@ async def test_a_body_arrives_as_it_is_sent(nursery: trio.Nursery) -> None:
                 pieces.append(piece)
                 received.release()
             assert pieces == [b"a", b"bc"]
+            with pytest.raises(RuntimeError, match="already"):
+                await response.aread()
             assert response.trailers["digest"] == "x"
             assert await response.receive_some() == b""
         assert connection.is_clean()
