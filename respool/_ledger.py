@@ -174,12 +174,14 @@ class Ledger(Generic[T]):
 
     def recovered(self, entry: Entry[T], now: float) -> None:
         """`Adapter.validate` or `Adapter.reset` returned."""
-        if entry.state is State.CHECKING:
+        checked = entry.state is State.CHECKING
+        if checked:
             self.arriving -= 1
-        elif self.is_clean is not None and not self.is_clean(entry.resource):
-            self.discard(entry, Discard.BROKEN)
-            return
-        self._settle(entry, now)
+        if self.is_clean is None or self.is_clean(entry.resource):
+            self._settle(entry, now)
+        else:
+            self.discard(entry, Discard.INVALID if checked else Discard.BROKEN)
+        self._provide(now)
 
     def unrecoverable(self, entry: Entry[T], now: float) -> None:
         """`Adapter.validate` or `Adapter.reset` raised, or ran out of time."""
@@ -341,7 +343,7 @@ class Ledger(Generic[T]):
             self.idle.remove(entry)
             self.discard(entry, Discard.EXPIRED)
         spare = self._staying() - self.limits.min_size
-        while spare > 0 and self.idle and now - self.idle[0].idle_since >= self.limits.max_idle:
+        while spare > 0 and self.idle and now >= self.idle[0].idle_since + self.limits.max_idle:  # as in `_next_due`
             self.discard(self.idle.popleft(), Discard.UNUSED)
             spare -= 1
 

@@ -37,6 +37,14 @@ def _seconds(*, zero: bool = True, finite: bool = False) -> Callable[[Any, attrs
     return check
 
 
+def _is_a(kind: type) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not isinstance(value, kind):
+            raise TypeError(f"{attribute.name} must be a {kind.__name__}, not {value!r}")
+
+    return check
+
+
 class Options(TypedDict, total=False):
     """The keyword options of `respool.open_pool`: the fields of `Limits`, which documents and checks them."""
 
@@ -68,7 +76,7 @@ class Limits:
       TypeError, ValueError: naming the option, the value and the rule it broke.
     """
 
-    name: str = attrs.field(default="", validator=attrs.validators.instance_of(str))
+    name: str = attrs.field(default="", validator=_is_a(str))
     """What logs, errors and metrics call the pool. Empty: the adapter's own name."""
 
     min_size: int = attrs.field(default=0, validator=_count(0))
@@ -78,7 +86,8 @@ class Limits:
     """Resources the pool ever has at one time, counted from before ``open`` until after ``close``."""
 
     max_waiting: float = attrs.field(default=math.inf, validator=_count(0, unlimited=True))
-    """Tasks that may wait for a resource; the next is refused with `PoolOverloaded`. 0 means nobody ever waits."""
+    """Tasks that may wait for others to be done; the next is refused with `PoolOverloaded`. Those for whom a resource
+    is being opened or validated, or can be, come on top."""
 
     max_opening: int = attrs.field(default=3, validator=_count(1))
     """Resources being opened at one time. Bounds the connect storm after a restart (MongoDB's ``maxConnecting``)."""
@@ -112,7 +121,7 @@ class Limits:
     drain_timeout: float = attrs.field(default=10.0, validator=_seconds())
     """How long the end of `open_pool`'s block waits for outstanding leases before it closes their resources."""
 
-    record_stacks: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    record_stacks: bool = attrs.field(default=False, validator=_is_a(bool))
     """Remember where each lease was acquired, for error messages. Costs some microseconds a lease."""
 
     def __attrs_post_init__(self) -> None:

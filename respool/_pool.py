@@ -58,12 +58,13 @@ class _Acquire(Lease[T]):
         self._timeout = timeout
         self.entry = None
         self.stack = None
+        self.task = None
 
     @enable_ki_protection
     async def __aenter__(self) -> T:
         await checkpoint_if_cancelled()
-        if self.entry is not None:
-            raise RuntimeError("this acquire() is already in use; call acquire() again for another lease")
+        if self.task is not None:
+            raise RuntimeError("this acquire() has been used already; call acquire() again for another lease")
         pool = self._pool
         ledger = pool._ledger
         now = pool._now()
@@ -135,7 +136,8 @@ class Pool(Generic[T]):
         block is always a checkpoint; leaving it never is. The lease is exclusive.
 
         Args:
-          timeout: longest wait in seconds, instead of ``acquire_timeout``. ``math.inf`` waits for ever, 0 not at all.
+          timeout: longest wait in seconds, instead of ``acquire_timeout``. ``math.inf`` waits for ever, 0 not at all
+            (but has a resource opened or validated for whoever comes next).
             It limits the wait for the resource, not its use: put the block into `trio.fail_after` for that.
 
         Raises:
@@ -165,7 +167,7 @@ class Pool(Generic[T]):
             resetting=ledger.count(State.RESETTING),
             closing=ledger.count(State.CLOSING),
             waiting=len(ledger.queue),
-            oldest_wait=max((now - lease.waiting_since for lease in ledger.queue), default=0.0),
+            oldest_wait=now - next(iter(ledger.queue)).waiting_since if ledger.queue else 0.0,
             holders=tuple(Holder(lease.task.name, now - lease.since, lease.stack) for lease in leases),
             acquired=ledger.use_time.count + len(leases),
             timeouts=ledger.timeouts,
@@ -185,13 +187,11 @@ class Pool(Generic[T]):
         """Put `lease` at the end of the queue, or raise if there is no point in waiting."""
         ledger = self._ledger
         limits = self.limits
+        if ledger.work:  # resources that were not clean
+            self._start_jobs()
         if ledger.closed or now < ledger.retry_at or len(ledger.queue) >= limits.max_waiting:
             self._refuse()
-        if timeout is None:
-            timeout = limits.acquire_timeout
-        elif not timeout:
-            raise self._timeout_error(0)
-        ledger.enqueue(lease, now, now + timeout)
+        ledger.enqueue(lease, now, now + (limits.acquire_timeout if timeout is None else timeout))
         if ledger.work:
             self._start_jobs()
         if ledger.due < self._nap_ends:
@@ -204,7 +204,9 @@ class Pool(Generic[T]):
             raise self._closed_error()
         if ledger.hopeless():
             raise self._open_failed_error()
-        if len(ledger.queue) >= self.limits.max_waiting:
+        # Those for whom a resource is being made ready, or can be, do not count: they do not wait for others to finish.
+        coming = ledger.arriving + len(ledger.idle) + self.limits.max_size - len(ledger.entries)
+        if len(ledger.queue) >= self.limits.max_waiting + coming:
             ledger.refused += 1
             raise PoolOverloaded(f"{self.name}: {len(ledger.queue)} tasks are waiting already; {self._plight()}")
 
@@ -287,12 +289,14 @@ class Pool(Generic[T]):
     @enable_ki_protection
     async def _recover(self, entry: Entry[T]) -> None:
         """Validate or reset, whichever the state asks for."""
-        hook = self.adapter.validate if entry.state is State.CHECKING else self.adapter.reset
+        hook, doing = (
+            (self.adapter.validate, "validate") if entry.state is State.CHECKING else (self.adapter.reset, "reset")
+        )
         try:
             with self._time_limit(entry, "reset_timeout"):
                 await hook(entry.resource)
         except Exception as error:  # noqa: BLE001  # whatever it is, the resource is not lent again
-            logger.warning("%s: discarding a resource, because %s failed: %s", self.name, hook.__name__, _brief(error))
+            logger.warning("%s: discarding a resource, because %s failed: %s", self.name, doing, _brief(error))
             self._ledger.unrecoverable(entry, self._now())
         else:
             if entry.job.cancelled_caught:
@@ -458,7 +462,11 @@ async def _running(pool: Pool[T]) -> AsyncIterator[Pool[T]]:
             yield pool
         except BaseException as error:  # noqa: BLE001  # raised again outside the nursery, which would group it
             error_of_block = error
-        await pool._end()
+        try:
+            await pool._end()
+        except trio.Cancelled as cancelled:
+            if error_of_block is None:
+                error_of_block = cancelled  # likewise
     if error_of_block is not None:
         raise error_of_block
 

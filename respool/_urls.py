@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -10,6 +11,7 @@ from .abc import Adapter
 __all__ = ["adapter_from_url"]
 
 _GROUP = "respool.adapters"
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)  # RFC 3986, 3.1
 
 
 def adapter_from_url(url: str) -> Adapter[Any]:
@@ -19,9 +21,10 @@ def adapter_from_url(url: str) -> Adapter[Any]:
       ValueError: `url` has no scheme, or no installed package serves it. The text never repeats the URL, which may
         hold a password.
     """
-    scheme, colon, _ = url.partition(":")
-    if not colon:
+    match = _SCHEME.match(url)
+    if match is None:
         raise ValueError("a URL such as 'postgresql://host/database' is needed: this one has no scheme")
+    scheme = match[1].lower()
     matches = entry_points(group=_GROUP, name=scheme)
     if not matches:
         known = ", ".join(sorted(entry_points(group=_GROUP).names)) or "none"
