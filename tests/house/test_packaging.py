@@ -27,7 +27,8 @@ def test_adapters_move_in_lock_step(path: Path) -> None:
 
 @pytest.mark.parametrize("package", ADAPTERS, ids=lambda path: path.name)
 def test_adapters_ship_types_licence_and_readme(package: Path) -> None:
-    """Type checkers find py.typed, readers find README.md."""
+    """Type checkers find py.typed, readers find README.md, lawyers find LICENSE."""
+    assert (package.parent / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
     assert (package / "py.typed").exists()
     assert (package.parent / "README.md").read_text().startswith(f"# respool-{package.parent.name}\n")
     assert project(package.parent / "pyproject.toml")["license"] == "MIT"

@@ -15,12 +15,15 @@ PUBLIC = {
         PoolStatistics PoolTimeout Verdict adapter open_pool
     """,
     "respool.abc": "Adapter Verdict",
-    "respool.testing": "CancelReport FakeResource Gate GatedAdapter GatedError Hook cancel_everywhere",
+    "respool.testing": """
+        AdapterReport CancelReport ContractBroken FakeResource Gate GatedAdapter GatedError Hook cancel_everywhere
+        check_adapter
+    """,
     "respool_http": """
         Body Connection HTTPAdapter HTTPError HeaderInput Headers InvalidRequest NotReusable Origin ProtocolError Proxy
         ProxyError ReadTimeout RequestContext Response ServerDisconnected UpgradedStream WriteTimeout
     """,
-    "respool_postgres": "",
+    "respool_postgres": "Connection PostgresAdapter",
 }
 
 MODULES = {
