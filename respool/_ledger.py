@@ -8,8 +8,8 @@ validate, reset or close the resource). The pool starts the jobs before it await
 Invariants, true whenever a public method returns:
 
 * Bounds: ``len(entries) <= max_size``. An entry is in the census from before ``open`` until after ``close``.
-* No lost wake-ups: every waiting lease has an entry arriving for it (in OPENING or CHECKING) if there is an idle one
-  to check or room to open one, unless the server is being left alone after a failure (until ``retry_at``).
+* No lost wake-ups: every waiting lease has an entry in CHECKING for it if there is an idle one to check, and otherwise
+  one in OPENING if there is room, unless the server is being left alone after a failure (until ``retry_at``).
 * First come, first served: while a lease is waiting, an entry is lent to the first in the queue and to nobody else.
 * An entry has a lease exactly in LENT, and stands in the idle stack exactly in IDLE.
 
@@ -349,7 +349,8 @@ class Ledger(Generic[T]):
 
     def _provide(self, now: float) -> None:
         """See to it that every waiter has a resource coming, and that ``min_size`` are there."""
-        while self.idle and len(self.queue) > self.arriving:
+        # Whatever is being opened: that may take long, or fail.
+        while self.idle and len(self.queue) > self.arriving - self.opening:
             entry = self.idle.pop()  # overdue for a check, or `try_lend` would have lent it
             entry.become(State.CHECKING)
             self.arriving += 1

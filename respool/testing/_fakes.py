@@ -77,9 +77,9 @@ class GatedAdapter(Adapter[FakeResource]):
     """
 
     open_gate: Gate = attrs.field(default="ok", alias="open")
-    validate_gate: Gate = attrs.field(default="ok", alias="validate", kw_only=True)
-    reset_gate: Gate = attrs.field(default="ok", alias="reset", kw_only=True)
-    close_gate: Gate = attrs.field(default="ok", alias="close", kw_only=True)
+    validate_gate: Gate = attrs.field(default="ok", alias="validate")
+    reset_gate: Gate = attrs.field(default="ok", alias="reset")
+    close_gate: Gate = attrs.field(default="ok", alias="close")
     exchange_gate: Gate = attrs.field(default="ok", alias="exchange", kw_only=True)
 
     slow: float = attrs.field(default=1.0, kw_only=True)
