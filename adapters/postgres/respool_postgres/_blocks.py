@@ -1,4 +1,4 @@
-"""psycopg's transaction and pipeline blocks, for tasks that are cancelled inside them.
+"""psycopg's transactions, server-side cursors and pipelines, for tasks that are cancelled inside their blocks.
 
 psycopg ends these blocks by talking to the server. A cancelled task must leave at once instead: it notes on the
 connection what remains to be done, and whoever uses the connection next does that first.
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import trio
-from psycopg import AsyncPipeline, AsyncTransaction, pq
+from psycopg import AsyncPipeline, AsyncServerCursor, AsyncTransaction, pq
 from psycopg import errors as e
+from psycopg.rows import Row
 
 if TYPE_CHECKING:
     from typing import Self
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
 
     from ._connection import Connection
 
-__all__ = ["Pipeline", "Transaction"]
+__all__ = ["Debt", "Pipeline", "ServerCursor", "Transaction"]
+
+
+class Debt(Protocol):
+    """A block that its task left without ending it."""
+
+    def settle(self) -> PQGen[Any]:
+        """End it."""
 
 
 class Transaction(AsyncTransaction):
@@ -49,10 +57,32 @@ class Transaction(AsyncTransaction):
         if self.status is self.Status.ACTIVE:  # begun, and its end not begun
             cast("Connection[Any]", self._conn).owe(self)
 
-    def undo(self) -> PQGen[bool]:
+    def settle(self) -> PQGen[bool]:
         """Roll back, as if the block had been left with an error."""
         interrupted = e.QueryCanceled("the transaction block was interrupted")
         return self._exit_gen(type(interrupted), interrupted, None)
+
+
+class ServerCursor(AsyncServerCursor[Row]):
+    """psycopg's server-side cursor. Left by a cancelled task, it is closed when the connection is next used."""
+
+    __module__ = "respool_postgres"
+    __slots__ = ()
+
+    async def close(self) -> None:
+        """Close the cursor, here and on the server."""
+        try:
+            await super().close()
+        except trio.Cancelled:
+            if not self.closed:
+                self._close()
+                cast("Connection[Any]", self._conn).owe(self)
+            raise
+
+    def settle(self) -> PQGen[None]:
+        """Close it on the server, if it is still there."""
+        self._described = False  # has psycopg look first
+        return self._close_gen()
 
 
 class Pipeline(AsyncPipeline):

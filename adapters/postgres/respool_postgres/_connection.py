@@ -1,15 +1,15 @@
 """psycopg's asynchronous connection on Trio.
 
-psycopg's methods build a generator of the protocol's steps, take ``self.lock``, and hand it to ``self.wait``. So
-`wait`, the lock and `connect` are all there is to replace; cursors, COPY, pipelines, prepared statements, two-phase commit and
-the rest are psycopg's own.
+psycopg's methods build a generator of the protocol's steps, take ``self.lock``, and hand it to ``self.wait``. So only
+`wait`, the lock and `connect` are to be replaced; cursors, COPY, prepared statements, two-phase commit and the rest are
+psycopg's own.
 
 What is ours to add is cancellation. psycopg on asyncio keeps a cancelled task until the server has stopped its query.
 Here it leaves at once, and the connection remembers what is unfinished:
 
 - a query, a COPY, a stream: libpq says so itself (its transaction status is ACTIVE);
 - the beginning or the end of a transaction on its way to the server: its generator is kept, to be driven to its end;
-- transaction blocks that were left without being ended: kept, to be rolled back;
+- blocks that were left without being ended: transactions to be rolled back, cursors to be closed;
 - a pipeline that lost its results; a cancel request not answered yet.
 
 `recover` settles all that. The next exchange on the connection calls it before anything else, and so does a pool before
@@ -31,6 +31,7 @@ import trio
 from psycopg import AsyncConnection, AsyncCursor, Notify, pq
 from psycopg import errors as e
 from psycopg._connection_base import BaseConnection
+from psycopg._server_cursor_base import ServerCursorMixin
 from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import make_conninfo, timeout_from_conninfo
 from psycopg.rows import Row
@@ -38,7 +39,7 @@ from psycopg.transaction import BaseTransaction
 from psycopg.waiting import Ready, Wait
 
 from ._addresses import connection_attempts
-from ._blocks import Pipeline, Transaction
+from ._blocks import Debt, Pipeline, ServerCursor, Transaction
 from ._cancelling import CancelRequest
 from ._draining import drain, drain_pipeline
 from ._waiting import READ_OR_WRITE, ExchangeLock, readiness, run_unconnected, wait_for
@@ -72,6 +73,7 @@ _ENDINGS = frozenset(
         BaseConnection._tpc_finish_gen,
         BaseTransaction._enter_gen,
         BaseTransaction._exit_gen,
+        ServerCursorMixin._close_gen,
     )
 )
 """Exchanges that recovery lets finish, instead of cancelling them: stopped half way, they leave a transaction whose
@@ -103,6 +105,7 @@ class Connection(AsyncConnection[Row]):
 
     def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
         super().__init__(pgconn, *args, **kwargs)
+        self.server_cursor_factory = ServerCursor
         self.lock: ExchangeLock = ExchangeLock()  # type: ignore[assignment]
         self._readable_poll = select.poll()
         self._readable_poll.register(pgconn.socket, select.POLLIN)
@@ -110,7 +113,7 @@ class Connection(AsyncConnection[Row]):
         self._either_poll.register(pgconn.socket, READ_OR_WRITE)
         self._last_scheduled = 0.0
         self._ending: tuple[PQGen[Any], Wait] | None = None
-        self._owed: list[Transaction] = []
+        self._owed: list[Debt] = []
         self._cancel_request: CancelRequest | None = None
         self._listened = False
         self._kept_settings = self._settings()
@@ -230,6 +233,9 @@ class Connection(AsyncConnection[Row]):
                 if not ready:
                     ready = await wait_for(fd, wants)
                     waited = True
+                elif self._was_busy():
+                    await trio.lowlevel.checkpoint()
+                    waited = True
                 wants = gen.send(ready)
         except StopIteration as done:
             result: RV = done.value
@@ -246,12 +252,16 @@ class Connection(AsyncConnection[Row]):
 
     async def _schedule_others(self) -> None:
         """Let other tasks run if an operation did not have to wait, but not for every row that is already here."""
-        if self.pgconn.transaction_status == _ACTIVE:
-            now = time.monotonic()
-            if now - self._last_scheduled < _BUSY_SECONDS:
-                return
-            self._last_scheduled = now
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        if self.pgconn.transaction_status != _ACTIVE or self._was_busy():
+            await trio.lowlevel.cancel_shielded_checkpoint()
+
+    def _was_busy(self) -> bool:
+        """Whether it is time to let other tasks run. Says so once in a while only."""
+        now = time.monotonic()
+        if now - self._last_scheduled < _BUSY_SECONDS:
+            return False
+        self._last_scheduled = now
+        return True
 
     def _interrupted(self, gen: PQGen[Any], wants: Wait) -> None:
         if self._pipeline is not None:
@@ -261,14 +271,16 @@ class Connection(AsyncConnection[Row]):
 
     # Recovering
 
-    def owe(self, transaction: Transaction) -> None:
-        """Note that a cancelled task left `transaction`'s block, which must be rolled back before anything else."""
-        self._owed.append(transaction)
+    def owe(self, block: Debt) -> None:
+        """Note that a cancelled task left `block`, which must be ended before anything else. Inner ones come first."""
+        self._owed.append(block)
 
     def _unsettled(self) -> bool:
         """Whether something is left over from an exchange that is over for everybody but the server."""
-        if self._owed or self._ending is not None or self._cancel_request is not None:
-            return True
+        return bool(self._owed or self._ending or self._cancel_request) or self._abandoned()
+
+    def _abandoned(self) -> bool:
+        """Whether nobody waits any more for what the server is doing, or for what it still has to send."""
         if self.pgconn.pipeline_status:
             return self._pipeline is None or self._pipeline.level == 0 or self._pipeline.interrupted
         return self.pgconn.transaction_status == _ACTIVE
@@ -290,11 +302,10 @@ class Connection(AsyncConnection[Row]):
             await self._cancel()
         if self._ending is not None:
             await self._finish(*self._ending)
-        if (self._unsettled() and not self._owed) or self.pgconn.transaction_status == _ACTIVE:
+        if self._abandoned():
             await self._stop()
         while self._owed:
-            gen = self._owed.pop().undo()
-            await self._finish(gen, None)
+            await self._finish(self._owed.pop(0).settle(), None)
 
     async def _finish(self, gen: PQGen[Any], wants: Wait | None) -> None:
         """Drive a transaction's beginning or end to its own end. Whom its failure concerned has left."""
@@ -313,7 +324,8 @@ class Connection(AsyncConnection[Row]):
         """
         patience = _FIRST_PATIENCE
         while True:
-            await self._cancel()
+            if self.pgconn.transaction_status == _ACTIVE:
+                await self._cancel()
             with trio.move_on_after(patience):
                 await self._drain()
                 return
