@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ._server import Server, Settings, lines, new_directory, other_user, program, run_as
 
-PACKAGE = "mariadb-server-core"
+PACKAGE = "mariadb-server"
 
 SETTINGS: Settings = {
     "innodb_buffer_pool_size": "16M",
