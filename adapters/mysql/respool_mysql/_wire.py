@@ -1,0 +1,586 @@
+"""PyMySQL's connection, reading many packets from one buffer instead of one header at a time.
+
+`Wire` is `pymysql.connections.Connection`: its handshake, its authentication, its commands and its errors. What is
+replaced is what costs time, or what would block:
+
+* packets are parsed where `Socket` buffered them, all the complete rows of a buffer in one loop (`Result`);
+* column definitions met before are recognised by their bytes and not parsed again (`Wire.shapes`);
+* files for ``LOAD DATA LOCAL`` are read through Trio;
+* and it always knows how much of a reply is still to come, so that nobody takes an old answer for a new one.
+
+Everything here is synchronous and runs in a connection's greenlet. Whatever the loops below do not recognise they
+leave, unread, to PyMySQL's own code.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import copy
+import datetime as dt
+import socket
+import struct
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import attrs
+import trio
+from pymysql import connections, converters, err
+from pymysql.connections import MAX_PACKET_LEN
+from pymysql.constants import COMMAND, CR, ER, SERVER_STATUS
+from pymysql.cursors import Cursor
+from pymysql.protocol import LoadLocalPacketWrapper, MysqlPacket, OKPacketWrapper
+
+from ._socket import Socket, TLSContext, wait
+
+IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS | 8192  # 8192: in a READ ONLY transaction
+WATCHED = IN_TRANSACTION | SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
+MAX_SHAPES = 256  # result shapes remembered per connection; a program that makes more starts over
+
+COM_RESET_CONNECTION = 31  # PyMySQL has no name for it
+
+_header = struct.Struct("<I").unpack_from  # three bytes of length, one of sequence number
+_eof = struct.Struct("<HH").unpack_from  # warnings, server status
+_WIDTHS = {252: 2, 253: 3, 254: 8}  # first byte of a long length -> bytes the length takes
+
+Reader = Callable[[bytes], Any]
+
+
+class AbandonedError(Exception):
+    """A command that must not be sent any more, because the task that wanted it has been cancelled."""
+
+
+@attrs.frozen
+class Shape:
+    """What the column definitions of a result say: parsed once, used for every result with the same bytes."""
+
+    fields: list[Any]
+    description: tuple[Any, ...]
+    converters: list[tuple[str | None, Callable[[Any], Any] | None]]
+    readers: list[Reader]
+
+
+def _read_datetime(value: bytes) -> Any:
+    text = value.decode("ascii")
+    try:
+        return dt.datetime.fromisoformat(text)
+    except ValueError:
+        return converters.convert_datetime(text)  # 0000-00-00 and its like stay text
+
+
+def _read_date(value: bytes) -> Any:
+    text = value.decode("ascii")
+    try:
+        return dt.date.fromisoformat(text)
+    except ValueError:
+        return converters.convert_date(text)
+
+
+_QUICK_READERS: dict[Any, Reader] = {
+    int: int,
+    float: float,
+    Decimal: lambda value: Decimal(value.decode("ascii")),
+    converters.convert_datetime: _read_datetime,
+    converters.convert_date: _read_date,
+}
+
+
+def _reader(encoding: str | None, converter: Callable[[Any], Any] | None) -> Reader:
+    """Fold PyMySQL's "decode, then convert" into one call."""
+    if encoding == "ascii" and converter in _QUICK_READERS:
+        return _QUICK_READERS[converter]
+    if encoding is None:
+        return converter or bytes
+    if converter is None:
+        return bytes.decode if encoding == "utf8" else lambda value: value.decode(encoding)
+    return lambda value: converter(value.decode(encoding))
+
+
+class Result(connections.MySQLResult):
+    """PyMySQL's result, whose rows arrive a bufferful at a time.
+
+    A buffered result is an unbuffered one that is read to its end. Whatever stops the reading half way, the
+    connection's ``_result`` is this object, and its ``unbuffered_active`` says that there is more to come.
+    """
+
+    connection: Any
+    unbuffered_active: bool
+    rows: tuple[tuple[Any, ...], ...] | None
+    affected_rows: Any
+    fields: list[Any]
+    description: tuple[Any, ...]
+    converters: list[tuple[str | None, Any]]
+
+    def __init__(self, connection: Wire) -> None:
+        super().__init__(connection)
+        self.ready: collections.deque[tuple[Any, ...]] = collections.deque()  # rows an unbuffered result may hand out
+        self.thrown_away = False
+
+    def __del__(self) -> None:
+        """Do nothing. PyMySQL would read the rest from the socket, but here is no greenlet to wait in."""
+
+    def read(self) -> None:
+        """Read it whole. What PyMySQL calls where it wants no cursor."""
+        self.init_unbuffered_query()
+        self.read_all()
+
+    def read_all(self) -> None:
+        """Read and keep all rows, if there are any."""
+        if self.unbuffered_active:
+            rows: list[tuple[Any, ...]] = []
+            while self.unbuffered_active:
+                rows += self._next_rows()
+            self.affected_rows = len(rows)
+            self.rows = tuple(rows)
+
+    def fetch(self) -> None:
+        """Wait for at least one more row of an unbuffered result, or for its end."""
+        self.ready += self._next_rows()
+
+    def throw_away(self) -> None:
+        """Read to the end of an unbuffered result, keeping nothing."""
+        self.ready.clear()
+        self.thrown_away = True
+        self._finish_unbuffered_query()
+
+    def _read_rowdata_packet_unbuffered(self) -> tuple[Any, ...] | None:
+        if self.thrown_away:
+            raise err.InterfaceError(0, "The rest of this result is gone: its task was cancelled, or the cursor left.")
+        if not self.ready:
+            self.rows = None
+            return None
+        row = self.ready.popleft()
+        self.affected_rows = 1
+        self.rows = (row,)
+        return row
+
+    def _next_rows(self) -> list[tuple[Any, ...]]:
+        rows = self._arrived_rows()
+        if rows:
+            return rows
+        packet = self.connection._read_packet()
+        if not self._check_packet_is_eof(packet):
+            return [self._read_row_from_packet(packet)]
+        self.unbuffered_active = False
+        self.connection = None
+        return []
+
+    def _arrived_rows(self) -> list[tuple[Any, ...]]:
+        """Parse the row packets in the buffer, up to the first that is incomplete or anything but an ordinary row."""
+        wire = self.connection
+        sock = wire._sock
+        data, start, sequence = sock.data, sock.at, wire._next_seq_id
+        received = len(data)
+        readers = self.shape.readers
+        rows: list[tuple[Any, ...]] = []
+        try:
+            while start + 4 < received:
+                (header,) = _header(data, start)
+                at = start + 4
+                end = at + (header & 0xFFFFFF)
+                if end > received or data[at] > 253 or end - at == MAX_PACKET_LEN or header >> 24 != sequence:
+                    break
+                row: list[Any] = []
+                for read in readers:
+                    size = data[at]
+                    at += 1
+                    if size > 250:
+                        if size == 251:
+                            row.append(None)
+                            continue
+                        width = _WIDTHS[size]
+                        size = int.from_bytes(data[at : at + width], "little")
+                        at += width
+                    stop = at + size
+                    row.append(read(data[at:stop]))
+                    at = stop
+                if at != end:
+                    break
+                rows.append(tuple(row))
+                start = end
+                sequence = (sequence + 1) & 0xFF
+        except Exception:  # noqa: BLE001, S110  that row stays in the buffer, so PyMySQL's code meets it, and raises
+            pass
+        sock.at, wire._next_seq_id = start, sequence
+        return rows
+
+    def _get_descriptions(self) -> None:
+        wire = self.connection
+        definitions = wire.peek_packets(self.field_count + 1)
+        shape = wire.shapes.get(definitions)
+        if shape is None or definitions[3] != wire._next_seq_id:
+            super()._get_descriptions()
+            readers = [_reader(encoding, converter) for encoding, converter in self.converters]
+            shape = Shape(self.fields, self.description, self.converters, readers)
+            wire.remember(definitions, shape)
+        else:
+            wire.skip_packets(self.field_count + 1, len(definitions) + 4)
+            self.fields, self.description, self.converters = shape.fields, shape.description, shape.converters
+        self.shape = shape
+
+    def _check_packet_is_eof(self, packet: MysqlPacket) -> bool:
+        if not packet.is_eof_packet():
+            return False
+        self.warning_count, self.server_status = _eof(packet.get_all_data(), 1)
+        self.has_next = self.server_status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
+        self.connection.take_status(self.server_status)  # PyMySQL does not: a SELECT may have begun a transaction
+        return True
+
+    def _read_load_local_packet(self, first_packet: MysqlPacket) -> None:
+        wire = self.connection
+        if not wire._local_infile:
+            raise RuntimeError("**WARN**: Received LOAD_LOCAL packet but local_infile option is false.")
+        filename = LoadLocalPacketWrapper(first_packet).filename
+        failure = wire.send_file(filename)
+        wire.write_packet(b"")  # the file's end
+        packet = wire._read_packet()
+        if failure is not None:
+            raise err.OperationalError(ER.FILE_NOT_FOUND, f"Can't open file {filename!r}: {failure}") from failure
+        if not packet.is_ok_packet():
+            raise err.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "Commands Out of Sync")
+        self._read_ok_packet(packet)
+
+
+class Wire(connections.Connection):
+    """PyMySQL's connection over a `Socket`. Construct it with ``defer_connect=True``; `copy` it, then `connect`."""
+
+    _sock: Any
+    _result: Any
+    _next_seq_id: int
+    _current_timeout: float | None
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments, defer_connect=True)
+        self.server_status = 0
+        self.address: tuple[str, int] | None = None  # where to connect, if that is not for `host` to say
+        self.killers = trio.CapacityLimiter(1)  # shared by all copies: connections open only to send KILL QUERY
+
+    @property
+    def name(self) -> str:
+        """``host:port/database``."""
+        database = self.db.decode(self.encoding) if isinstance(self.db, bytes) else self.db or ""
+        return f"{self.unix_socket or f'{self.host}:{self.port}'}/{database}"
+
+    def copy(self) -> Wire:
+        """Return another unconnected one with the same settings, files and certificates already read."""
+        twin = copy.copy(self)
+        twin._sock = twin._rfile = twin._result = None
+        twin.encoders, twin.decoders = dict(self.encoders), dict(self.decoders)
+        twin.shapes = {}
+        twin._reply_pending = twin._status_unknown = twin._sending_file = False
+        twin.forbidden = twin.moved = twin.used = False
+        return twin
+
+    # -- Opening ------------------------------------------------------------------------------------------------
+
+    def _create_ssl_ctx(self, sslp: Any) -> TLSContext:
+        return TLSContext(super()._create_ssl_ctx(sslp))
+
+    def connect(self, sock: Any = None) -> None:
+        """Connect, authenticate, and prepare the session as PyMySQL does."""
+        if self.unix_socket:
+            self.host_info, self._secure = "Localhost via UNIX socket", True
+        else:
+            self.host_info = f"socket {self.host}:{self.port}"
+        super().connect(sock or wait(open_socket, self))
+        self.home = (self.charset, self.collation, self.db)
+        self.home_status = self.server_status & WATCHED
+        self.moved = self.used = False
+
+    def cursor(self, cursor: None = None) -> Cursor:
+        """Make one for PyMySQL's own use in `connect`."""
+        return Cursor(self)
+
+    # -- Packets ------------------------------------------------------------------------------------------------
+
+    def _need(self, size: int) -> Socket:
+        sock = self._sock
+        try:
+            sock.need(size)
+        except EOFError:
+            self._force_close()
+            raise err.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server during query") from None
+        except OSError as exc:
+            self._force_close()
+            message = f"Lost connection to MySQL server during query ({exc})"
+            raise err.OperationalError(CR.CR_SERVER_LOST, message) from exc
+        return sock
+
+    def _read_payload(self) -> bytes:
+        sock = self._need(4)
+        (header,) = _header(sock.data, sock.at)
+        size, sequence = header & 0xFFFFFF, header >> 24
+        if sequence != self._next_seq_id:
+            self._force_close()
+            if sequence == 0:  # an error nobody asked about: the server is closing the connection
+                raise err.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server during query")
+            raise err.InternalError(f"Packet sequence number wrong - got {sequence} expected {self._next_seq_id}")
+        self._need(size + 4)
+        start = sock.at + 4
+        payload = sock.data[start : start + size]
+        sock.at = start + size
+        self._next_seq_id = (sequence + 1) & 0xFF
+        return payload if size < MAX_PACKET_LEN else payload + self._read_payload()
+
+    def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
+        if self._current_timeout != self._read_timeout:
+            self._sock.settimeout(self._read_timeout)
+            self._current_timeout = self._read_timeout
+        packet = packet_type(self._read_payload(), self.encoding)
+        if packet.is_error_packet():
+            self._reply_pending = False
+            self._status_unknown = True  # an error carries no status, and may have come after a BEGIN in a procedure
+            if self._result is not None:
+                self._result.unbuffered_active = False
+            packet.raise_for_error()
+        return packet
+
+    def _write_bytes(self, data: bytes) -> None:
+        if self.forbidden:
+            raise AbandonedError
+        self._reply_pending = True
+        super()._write_bytes(data)
+
+    def peek_packets(self, count: int) -> bytes:
+        """Return column definitions and the EOF behind them, but not what the EOF says; leave them in the buffer.
+
+        Fewer than `count` packets if one is an error.
+        """
+        sock, size = self._sock, 0
+        for _ in range(count):
+            if sock.at + size + 5 > len(sock.data):
+                self._need(size + 5)
+            (header,) = _header(sock.data, sock.at + size)
+            failed = sock.data[sock.at + size + 4] == 0xFF
+            size += 4 + (header & 0xFFFFFF)
+            if failed:
+                break
+        self._need(size)
+        return sock.data[sock.at : sock.at + size - 4]
+
+    def skip_packets(self, count: int, size: int) -> None:
+        """Take `count` packets, `size` bytes altogether, as read."""
+        self._sock.at += size
+        self._next_seq_id = (self._next_seq_id + count) & 0xFF
+
+    def remember(self, definitions: bytes, shape: Shape) -> None:
+        """Keep `shape` for the next result with the same definitions."""
+        if len(self.shapes) >= MAX_SHAPES:
+            self.shapes.clear()
+        self.shapes[definitions] = shape
+
+    # -- Commands and replies -----------------------------------------------------------------------------------
+
+    def _execute_command(self, command: int, sql: str | bytes) -> None:
+        super()._execute_command(command, sql)
+        if command != COMMAND.COM_PING:
+            self.used = True
+
+    def _read_query_result(self, unbuffered: bool = False) -> int:
+        self._result = result = Result(self)
+        result.init_unbuffered_query()
+        self._reply_pending = False  # from here on the result itself knows what is still to come
+        if not unbuffered:
+            result.read_all()
+        if result.server_status is not None:
+            self.take_status(result.server_status)
+        return result.affected_rows
+
+    def _read_ok_packet(self) -> OKPacketWrapper:
+        ok = super()._read_ok_packet()
+        self._reply_pending = False
+        self.take_status(ok.server_status)
+        return ok
+
+    def take_status(self, status: int) -> None:
+        """Believe the status flags the server has just sent."""
+        self.server_status = status
+        self._status_unknown = False
+
+    def show_warnings(self) -> tuple[tuple[Any, ...], ...]:
+        """Send ``SHOW WARNINGS`` and return its rows."""
+        self.query("SHOW WARNINGS")
+        return self._result.rows
+
+    def set_character_set(self, charset: str, collation: str | None = None) -> None:
+        """Send ``SET NAMES``."""
+        super().set_character_set(charset, collation)
+        self._reply_pending = False
+        self.shapes.clear()
+        self.moved = True
+
+    def select_db(self, db: str | bytes) -> None:
+        """Change the current database."""
+        super().select_db(db)
+        self.db = db
+        self.moved = True
+
+    def send_file(self, filename: bytes) -> OSError | None:
+        """Send a local file's contents; return the error if it cannot be read."""
+        self._sending_file = True
+        size = min(self.max_allowed_packet, 16 * 1024)
+        failure = None
+        try:
+            file = wait(_open_file, filename)
+            with contextlib.closing(file.wrapped):
+                while chunk := wait(file.read, 64 * size):
+                    for start in range(0, len(chunk), size):
+                        self.write_packet(chunk[start : start + size])
+        except OSError as exc:
+            failure = exc
+        self._sending_file = False
+        return failure
+
+    # -- What state it is in ------------------------------------------------------------------------------------
+
+    @property
+    def streaming(self) -> bool:
+        """Whether an unbuffered result has rows left to read."""
+        return self._result is not None and self._result.unbuffered_active
+
+    @property
+    def unread(self) -> bool:
+        """Whether the server has more to say about the last command."""
+        result = self._result
+        return self._reply_pending or (result is not None and bool(result.unbuffered_active or result.has_next))
+
+    @property
+    def mid_sentence(self) -> bool:
+        """Whether the server is in the middle of receiving something, and would take all else for the rest of it."""
+        return self._sending_file or (self._sock is not None and self._sock.sending)
+
+    def is_clean(self) -> bool:
+        """Whether nothing is left to read or to undo."""
+        return (
+            self._sock is not None
+            and not self.unread
+            and not self._status_unknown
+            and self.server_status & WATCHED == self.home_status
+            and not self.moved
+            and self._sock.is_quiet()
+        )
+
+    # -- Putting it in order ------------------------------------------------------------------------------------
+
+    def finish_reply(self) -> None:
+        """Read the rest of the last command's results, keeping nothing; errors the server sends are ends as well."""
+        while self.unread:
+            try:
+                if self.streaming:
+                    self._result.throw_away()
+                else:
+                    self.next_result(unbuffered=True)
+            except err.MySQLError:
+                if self._sock is None:
+                    raise
+
+    def settle(self) -> None:
+        """Make sure that a KILL QUERY the server has accepted cannot hit anything later."""
+        for _ in range(2):
+            try:
+                self.query("DO SLEEP(0)")
+            except err.OperationalError as exc:
+                if exc.args[0] != ER.QUERY_INTERRUPTED:
+                    raise
+
+    def tidy(self, reset_session: bool) -> None:
+        """Undo what the last borrower left in the session, asking the server at least once whether it is there."""
+        autocommit = bool(self.home_status & SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT)
+        charset, collation, db = self.home
+        if reset_session and self.used:
+            self._reset_session()
+        elif self._status_unknown or self.server_status & IN_TRANSACTION:
+            self.rollback()
+        elif not self.moved:
+            self.ping()
+        if self.moved and (self.charset, self.collation) != (charset, collation):
+            self.set_character_set(charset, collation)
+        if self.moved and db and self.db != db:
+            self.select_db(db)
+        self.autocommit(autocommit)
+        self.moved = self.used = False
+
+    def _reset_session(self) -> None:
+        """COM_RESET_CONNECTION, and what `connect` had set on top of the server's own defaults."""
+        self._execute_command(COM_RESET_CONNECTION, b"")
+        self._read_ok_packet()
+        self.set_character_set(*self.home[:2])
+        if self.home[2]:
+            self.select_db(self.home[2])
+        if self.sql_mode is not None:
+            self._run_alone(f"SET sql_mode={self.escape(self.sql_mode)}")
+        if self.init_command is not None:
+            self._run_alone(self.init_command)
+
+    def _run_alone(self, sql: str) -> None:
+        self.query(sql)
+        self.finish_reply()
+
+    def side_door(self) -> Wire:
+        """Return another to connect to the same server, to give it orders about this one."""
+        twin = self.copy()
+        twin.sql_mode = twin.init_command = twin.autocommit_mode = None
+        twin.address = None if self.unix_socket else self._sock.raw.getpeername()[:2]
+        return twin
+
+    def kill_query_of(self, other: Wire) -> bool:
+        """Stop the query of `other`; False if this server does not know that connection."""
+        number = other.server_thread_id[0]
+        self.query("SHOW PROCESSLIST")
+        if not any(row[0] == number and other.comes_from(row[2]) for row in self._result.rows):
+            return False
+        self.query(f"KILL QUERY {number}")
+        return True
+
+    def comes_from(self, host: str) -> bool:
+        """Whether a server that sees a client at `host` (``address:port``) sees this connection."""
+        return bool(self.unix_socket) or host.rpartition(":")[2] == str(self._sock.raw.getsockname()[1])
+
+    # -- Closing ------------------------------------------------------------------------------------------------
+
+    def give_up_if_lost(self) -> None:
+        """Close if a command failed in the middle of a reply, where nobody can tell any more what comes next."""
+        if self._reply_pending:
+            self._force_close()
+
+    def say_goodbye(self) -> None:
+        """Send COM_QUIT and wait for the server to close: until then it counts this connection."""
+        self._write_bytes(struct.pack("<iB", 1, COMMAND.COM_QUIT))
+        with contextlib.suppress(OSError, EOFError):
+            self._sock.need(1)
+
+    def hang_up(self, polite: bool) -> None:
+        """Close without waiting for anything."""
+        self._closed = True
+        if self._sock is not None:
+            if polite and not self.unread:
+                self._sock.send_now(struct.pack("<iB", 1, COMMAND.COM_QUIT))
+            trio.lowlevel.notify_closing(self._sock.fileno)
+            self._force_close()
+
+
+async def open_socket(wire: Wire) -> Socket:
+    """Connect to where `wire` says."""
+    try:
+        stream: trio.SocketStream
+        if wire.unix_socket:
+            stream = await trio.open_unix_socket(wire.unix_socket)
+        else:
+            host, port = wire.address or (wire.host, wire.port)
+            stream = await trio.open_tcp_stream(host, port, local_address=wire.bind_address)
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    except OSError as exc:
+        cause = (
+            exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
+        )  # Trio sums up its attempts; one is clearer
+        error = err.OperationalError(CR.CR_CONN_HOST_ERROR, f"Can't connect to MySQL server on {wire.host!r} ({cause})")
+        error.original_exception = cause  # PyMySQL's own attribute
+        raise error from exc
+    raw = socket.socket(fileno=stream.socket.detach())
+    raw.setblocking(False)
+    return Socket(raw)
+
+
+async def _open_file(name: bytes) -> Any:
+    return await trio.open_file(name, "rb")
