@@ -79,7 +79,7 @@ def test_adapters_and_testing_use_public_names_only(name: str, file: Path) -> No
         name = f"respool.{name}"
     own = ("respool.testing" if name.startswith("respool.") else name.partition(".")[0]) + "."
     others = {
-        origin for origin in imports(name, file) if re.match(r"respool\w*\.", origin) and not origin.startswith(own)
+        origin for origin in imports(name, file) if origin.startswith("respool") and not f"{origin}.".startswith(own)
     }
     assert {origin for origin in others if is_private(origin) or origin.startswith("respool_")} == set()
 
