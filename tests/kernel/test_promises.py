@@ -701,7 +701,7 @@ async def test_is_clean_is_asked_after_validation_too(autojump_clock: MockClock)
 
 async def test_an_open_that_outlives_its_generation_is_not_lent(autojump_clock: MockClock) -> None:
     """What was begun before the generation was retired is closed, and whoever waited for it has another."""
-    adapter = GatedAdapter()
+    adapter = GatedAdapter(slow=2)
     async with respool.open_pool(adapter, max_size=2) as pool, trio.open_nursery() as nursery:
         nursery.start_soon(hold_and_fail, pool, 1, GatedError("shutting down", Verdict.RETIRE))
         await wait_all_tasks_blocked()
@@ -990,7 +990,7 @@ async def test_hooks_that_never_end_are_ended(autojump_clock: MockClock, caplog:
         started = trio.current_time()
         async with pool.acquire():
             assert trio.current_time() - started == pytest.approx(3 + 4)
-        await trio.sleep(10)
+        await trio.sleep(11)
         adapter.script("validate", "never")
         started = trio.current_time()
         async with pool.acquire():
