@@ -31,7 +31,7 @@ def effective(params: ConnDict) -> dict[str, str]:
     Raises:
       psycopg.OperationalError: the service file does not have the service asked for.
     """
-    refused = pq.PGconn.connect_start(make_conninfo("", **{**params, "sslmode": "none-such"}).encode())
+    refused = pq.PGconn.connect_start(make_conninfo("", **{**params, "gssencmode": "none-such"}).encode())
     found = {option.keyword.decode(): option.val.decode() for option in refused.info if option.val}
     message = refused.get_error_message()
     refused.finish()

@@ -54,6 +54,10 @@ class CancelRequest:
         except OSError as error:
             raise e.OperationalError(f"the cancel request failed: {error}") from error
 
+    def close(self) -> None:
+        """Give up waiting for the answer."""
+        self._exchange.close()
+
 
 def _with_libpq(pgconn: PGconn) -> PQGenConn[None]:
     """Libpq 17 and later: non-blocking, and encrypted if the connection is."""

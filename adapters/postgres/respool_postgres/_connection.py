@@ -42,6 +42,7 @@ from ._addresses import connection_attempts
 from ._blocks import Debt, Pipeline, ServerCursor, Transaction
 from ._cancelling import CancelRequest
 from ._draining import drain, drain_pipeline
+from ._settings import Settings
 from ._waiting import READ_OR_WRITE, ExchangeLock, readiness, run_unconnected, wait_for
 
 if TYPE_CHECKING:
@@ -79,7 +80,6 @@ _ENDINGS = frozenset(
 """Exchanges that recovery lets finish, instead of cancelling them: stopped half way, they leave a transaction whose
 state nobody knows. They are short, or, as a COMMIT with much to check, what the caller asked for."""
 
-_HANDLERS = object()
 _BUSY_SECONDS = 0.001
 _FIRST_PATIENCE = 0.05
 
@@ -116,7 +116,7 @@ class Connection(AsyncConnection[Row]):
         self._owed: list[Debt] = []
         self._cancel_request: CancelRequest | None = None
         self._listened = False
-        self._kept_settings = self._settings()
+        self._settings = Settings(self)
 
     # Connecting and closing
 
@@ -189,6 +189,7 @@ class Connection(AsyncConnection[Row]):
             trio.lowlevel.notify_closing(self.pgconn.socket)
         await super().close()
         self.pgconn.finish()
+        self._forget_debts()
         await trio.lowlevel.checkpoint()
 
     # Waiting
@@ -295,8 +296,7 @@ class Connection(AsyncConnection[Row]):
           psycopg.OperationalError: the connection is lost, or the server cannot be asked to stop a query.
         """
         if self.closed:
-            self._owed.clear()
-            self._ending = self._cancel_request = None
+            self._forget_debts()
             return
         if self._cancel_request is not None:
             await self._cancel()
@@ -306,6 +306,13 @@ class Connection(AsyncConnection[Row]):
             await self._stop()
         while self._owed:
             await self._finish(self._owed.pop(0).settle(), None)
+
+    def _forget_debts(self) -> None:
+        self._owed.clear()
+        self._ending = None
+        if self._cancel_request is not None:
+            self._cancel_request.close()
+            self._cancel_request = None
 
     async def _finish(self, gen: PQGen[Any], wants: Wait | None) -> None:
         """Drive a transaction's beginning or end to its own end. Whom its failure concerned has left."""
@@ -397,9 +404,8 @@ class Connection(AsyncConnection[Row]):
             and not self.lock.locked()
             and self._tpc is None
             and not self._num_transactions
-            and not self._listened
-            and not self._notifies_backlog
-            and self._settings() == self._kept_settings
+            and not self._heard()
+            and self._settings.are_those_of(self)
             and not self._readable_poll.poll(0)
         )
 
@@ -418,67 +424,37 @@ class Connection(AsyncConnection[Row]):
         self._check_connection_ok()
         left_open = self.pgconn.transaction_status == _INTRANS and not self._owed
         self.lock = ExchangeLock()
+        self._pipeline = None
         await self.recover()
         self._num_transactions = 0
         self._tpc = None
         if self.pgconn.transaction_status != _IDLE:
             await self.wait(self._rollback_gen())
         await self.wait(self._prepared.maintain_gen(self))
-        if self._listened or self._notifies_backlog or self._readable_poll.poll(0):
-            await self._stop_listening()
-        self._restore_settings()
+        await self._stop_listening()
+        self._settings.restore(self)
         self.used = False
         return left_open
 
     async def _stop_listening(self) -> None:
-        """Take whatever arrived unasked. Notifications were the last borrower's, so no more shall come."""
-        self._notifies_backlog = deque()
-        self.pgconn.consume_input()
-        while self.pgconn.notifies():
-            self._listened = True
-        if self._listened or self._notifies_backlog:
+        """Take whatever arrived unasked. Notifications were for the last borrower, so no more shall come."""
+        while self._readable_poll.poll(0):
+            self.pgconn.consume_input()
+        if self._heard():
             await self.wait(self._exec_command(b"UNLISTEN *"))
-        self._notifies_backlog.clear()
+        while self.pgconn.notifies():
+            pass
+        self._notifies_backlog = deque()
         self._listened = False
+
+    def _heard(self) -> bool:
+        """Whether anybody has listened to notifications, as far as can be seen from here."""
+        self._listened = self._listened or bool(self._notifies_backlog) or self.pgconn.notifies() is not None
+        return self._listened
 
     def keep_settings(self) -> None:
         """Let `restore` set the connection's attributes to what they are now."""
-        self._kept_settings = self._settings()
-
-    def _settings(self) -> tuple[Any, ...]:
-        prepared = self._prepared
-        return (
-            self.row_factory,
-            self.cursor_factory,
-            self.server_cursor_factory,
-            self._autocommit,
-            self._isolation_level,
-            self._read_only,
-            self._deferrable,
-            prepared.prepare_threshold,
-            prepared.prepared_max,
-            *self._notice_handlers,
-            _HANDLERS,
-            *self._notify_handlers,
-        )
-
-    def _restore_settings(self) -> None:
-        (
-            self.row_factory,
-            self.cursor_factory,
-            self.server_cursor_factory,
-            self._autocommit,
-            self._isolation_level,
-            self._read_only,
-            self._deferrable,
-            self._prepared.prepare_threshold,
-            self._prepared.prepared_max,
-            *handlers,
-        ) = self._kept_settings
-        between = handlers.index(_HANDLERS)
-        self._notice_handlers = handlers[:between]
-        self._notify_handlers = handlers[between + 1 :]
-        self._begin_statement = b""
+        self._settings = Settings(self)
 
     # Blocks
 
@@ -505,23 +481,24 @@ class Connection(AsyncConnection[Row]):
             if self._pipeline is None:
                 self._pipeline = Pipeline(self)
             pipeline = self._pipeline
-        async with self._in(pipeline):
-            yield pipeline
-
-    @asynccontextmanager
-    async def _pipeline_nolock(self) -> AsyncIterator[Pipeline]:
-        self._pipeline = Pipeline(self, _no_lock=True)
-        async with self._in(self._pipeline) as pipeline:
-            yield pipeline
-
-    @asynccontextmanager
-    async def _in(self, pipeline: Pipeline) -> AsyncIterator[Pipeline]:
         try:
             async with pipeline:
                 yield pipeline
         finally:
-            if pipeline.level == 0 and self._pipeline is pipeline:
-                self._pipeline = None
+            self._forget_pipeline(pipeline)
+
+    @asynccontextmanager
+    async def _pipeline_nolock(self) -> AsyncIterator[Pipeline]:
+        self._pipeline = pipeline = Pipeline(self, _no_lock=True)
+        try:
+            async with pipeline:
+                yield pipeline
+        finally:
+            self._forget_pipeline(pipeline)
+
+    def _forget_pipeline(self, pipeline: Pipeline) -> None:
+        if pipeline.level == 0 and self._pipeline is pipeline:
+            self._pipeline = None
 
     def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> AsyncGenerator[Notify]:
         """Yield notifications as they come. Leave it with `contextlib.aclosing`, like any async generator on Trio."""
