@@ -1,0 +1,496 @@
+"""The ledger by itself: no pool, no Trio, a number for a clock, and a list for a task that waits."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from respool import Limits
+from respool._entry import TRANSITIONS, Discard, Entry, Lease, State
+from respool._ledger import Ledger
+
+
+@attrs.define(eq=False)
+class Thing:
+    """What is pooled here."""
+
+    clean: bool = True
+
+
+@attrs.define(eq=False)
+class Books:
+    """A ledger, the time, and the shortest way to say what happens. Only this knows a ledger's methods."""
+
+    limits: Limits = attrs.field(factory=Limits)
+    asks: bool = True  # whether the adapter has an is_clean
+    now: float = 0.0
+    ledger: Ledger[Thing] = attrs.field(init=False)
+    woken: list[Lease[Thing]] = attrs.field(init=False, factory=list)  # in order
+
+    def __attrs_post_init__(self) -> None:
+        is_clean = (lambda thing: thing.clean) if self.asks else None
+        self.ledger = Ledger(self.limits, is_clean, lambda task: self.woken.append(task[0]))
+
+    def acquire(self, timeout: float = 30.0) -> Lease[Thing]:
+        """What a task does: take what is free, or wait."""
+        lease: Lease[Thing] = Lease()
+        lease.task = [lease]
+        lease.entry = None
+        if self.ledger.queue or not self.ledger.try_lend(lease, self.now):
+            self.ledger.enqueue(lease, self.now, self.now + timeout)
+        return lease
+
+    def give_up(self, lease: Lease[Thing]) -> None:
+        self.ledger.give_up(lease)
+
+    def check_in(self, lease: Lease[Thing], *, broken: bool = False) -> None:
+        self.ledger.check_in(lease, self.now, broken=broken)
+
+    def opened(self, entry: Entry[Thing]) -> None:
+        self.ledger.opened(entry, Thing(), 1.0, self.now)
+
+    def open_failed(self, entry: Entry[Thing], *, permanent: bool = False) -> None:
+        self.ledger.open_failed(entry, OSError(), self.now, permanent=permanent)
+
+    def recovered(self, entry: Entry[Thing]) -> None:
+        self.ledger.recovered(entry, self.now)
+
+    def unrecoverable(self, entry: Entry[Thing]) -> None:
+        self.ledger.unrecoverable(entry, self.now)
+
+    def gone(self, entry: Entry[Thing]) -> None:
+        self.ledger.gone(entry, self.now)
+
+    def retire_all(self) -> None:
+        self.ledger.retire_all(self.now)
+
+    def close(self) -> None:
+        self.ledger.close()
+        for lease in list(self.ledger.queue):
+            self.ledger.dismiss(lease, RuntimeError("closed"))
+
+    def close_lent(self) -> None:
+        self.ledger.close_lent()
+
+    def upkeep(self) -> None:
+        """What the pool's upkeep does, when it is due."""
+        if self.ledger.due <= self.now:
+            for lease in self.ledger.expired(self.now):
+                self.ledger.dismiss(lease, TimeoutError())
+            self.ledger.tidy(self.now)
+            assert self.ledger.due > self.now, "upkeep would spin"
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass, with upkeep whenever it is due and at no other time."""
+        end = self.now + seconds
+        while self.ledger.due <= end:
+            self.now = max(self.now, self.ledger.due)
+            self.upkeep()
+        self.now = end
+
+    def work(self) -> list[Entry[Thing]]:
+        """Take the jobs that have been ordered."""
+        ordered = self.ledger.work[:]
+        self.ledger.work.clear()
+        return ordered
+
+    def states(self) -> Counter[State]:
+        return Counter(entry.state for entry in self.ledger.entries)
+
+    def do_all(self) -> None:
+        """Let every job that has been ordered, and those ordered meanwhile, succeed."""
+        while work := self.work():
+            for entry in work:
+                self.do(entry)
+
+    def do(self, entry: Entry[Thing]) -> None:
+        match entry.state:
+            case State.OPENING:
+                self.opened(entry)
+            case State.CHECKING:
+                self.recovered(entry)
+            case State.RESETTING:
+                entry.resource.clean = True
+                self.recovered(entry)
+            case _:
+                self.gone(entry)
+
+
+def idle(books: Books, count: int) -> list[Entry[Thing]]:
+    """So many resources opened and idle, the coldest first."""
+    leases = [books.acquire() for _ in range(count)]
+    books.do_all()
+    for lease in leases:
+        books.check_in(lease)
+    assert len(books.ledger.idle) == count
+    return list(books.ledger.idle)
+
+
+def test_the_warmest_is_lent() -> None:
+    books = Books()
+    *_, warmest = idle(books, 3)
+    assert books.acquire().entry is warmest
+
+
+def test_a_returned_resource_goes_to_the_first_waiter() -> None:
+    books = Books(Limits(max_size=1))
+    (entry,) = idle(books, 1)
+    holder, first, second = (books.acquire() for _ in range(3))
+    books.check_in(holder)
+    assert books.woken[-1] is first
+    assert first.entry is entry
+    assert second.entry is None
+    assert list(books.ledger.queue) == [second]
+
+
+def test_who_gives_up_is_forgotten_and_what_was_begun_for_it_goes_on() -> None:
+    books = Books()
+    books.give_up(books.acquire())
+    (entry,) = books.work()
+    books.opened(entry)
+    assert entry.state is State.IDLE
+    assert books.woken == []
+
+
+def test_no_more_are_opened_than_wait() -> None:
+    books = Books(Limits(max_size=10, max_opening=10))
+    leases = [books.acquire() for _ in range(4)]
+    assert len(books.work()) == 4
+    books.give_up(leases[0])
+    books.acquire()
+    assert books.work() == []
+
+
+def test_unclean_at_check_in_is_reset_and_then_lent() -> None:
+    books = Books(Limits(max_size=1))
+    (entry,) = idle(books, 1)
+    lease = books.acquire()
+    waiting = books.acquire()
+    entry.resource.clean = False
+    books.check_in(lease)
+    assert entry.state is State.RESETTING
+    assert books.woken[1:] == []
+    books.do_all()
+    assert waiting.entry is entry
+
+
+def test_a_reset_that_did_not_clean_discards() -> None:
+    books = Books()
+    (entry,) = idle(books, 1)
+    lease = books.acquire()
+    entry.resource.clean = False
+    books.check_in(lease)
+    books.recovered(entry)
+    assert entry.state is State.CLOSING
+    assert books.ledger.discards == {Discard.BROKEN: 1}
+
+
+def test_check_out_looks_past_unclean_ones() -> None:
+    books = Books()
+    colder, warmer = idle(books, 2)
+    warmer.resource.clean = False
+    assert books.acquire().entry is colder
+    assert books.work() == [warmer]
+    assert warmer.state is State.RESETTING
+
+
+def test_what_failed_once_is_probed_alone() -> None:
+    books = Books(Limits(max_size=10, max_opening=3))
+    for _ in range(5):
+        books.acquire(math.inf)
+    for entry in books.work():
+        books.open_failed(entry)
+    assert books.work() == []
+    books.sleep(10)
+    (probe,) = books.work()
+    books.opened(probe)
+    assert len(books.work()) == 3
+
+
+def test_hopeless_is_when_nothing_can_come_of_waiting() -> None:
+    books = Books(Limits(max_size=2, max_opening=1))
+    (entry,) = idle(books, 1)
+    lease = books.acquire()
+    books.acquire(math.inf)
+    assert not books.ledger.hopeless()
+    (opening,) = books.work()
+    books.open_failed(opening, permanent=True)
+    assert not books.ledger.hopeless(), "one is lent"
+    books.check_in(lease, broken=True)
+    assert books.ledger.hopeless()
+    books.gone(entry)
+    assert books.ledger.hopeless()
+
+
+def test_a_transient_failure_is_not_hopeless() -> None:
+    books = Books()
+    books.acquire()
+    books.open_failed(*books.work())
+    assert not books.ledger.hopeless()
+
+
+def test_one_that_was_taken_from_its_borrower_is_not_checked_in() -> None:
+    books = Books()
+    (entry,) = idle(books, 1)
+    lease = books.acquire()
+    books.close()
+    books.close_lent()
+    assert entry.state is State.CLOSING
+    books.check_in(lease)
+    assert entry.state is State.CLOSING
+    assert len(books.work()) == 1
+
+
+def test_a_lease_is_returned_once() -> None:
+    books = Books()
+    idle(books, 1)
+    lease = books.acquire()
+    books.check_in(lease)
+    with pytest.raises(AssertionError, match="bug: checked in twice"):
+        books.check_in(lease)
+
+
+@pytest.mark.parametrize("state", State)
+def test_the_table_is_held(state: State) -> None:
+    """Only transitions in the table are possible; nothing leaves GONE, and everything can get there."""
+    for successor in State:
+        entry: Entry[Thing] = Entry(state=state)
+        if successor in TRANSITIONS[state]:
+            entry.become(successor)
+            assert entry.state is successor
+        else:
+            with pytest.raises(AssertionError, match=f"bug: {state.name} does not lead to {successor.name}"):
+                entry.become(successor)
+    reachable = {state}
+    for _ in State:
+        reachable |= {successor for reached in reachable for successor in TRANSITIONS[reached]}
+    assert State.GONE in reachable
+    assert (TRANSITIONS[state] == ()) == (state is State.GONE)
+
+
+LIMITS = st.builds(
+    Limits,
+    min_size=st.integers(0, 2),
+    max_size=st.integers(2, 4),
+    max_opening=st.integers(1, 3),
+    max_uses=st.sampled_from([1, 2, math.inf]),
+    validate_after=st.sampled_from([0.0, 2.0, math.inf]),
+    max_idle=st.sampled_from([3.4, 600.0]),
+    max_lifetime=st.sampled_from([8.0, 3600.0]),
+)
+TIMEOUTS = st.sampled_from([30.0, math.inf, 0.0, 1.7, 4.0])
+ANY = st.integers(0, 11)  # which one of those that there are
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Everything that may happen to a ledger, in any order.
+
+    To add something that may happen, add a method to `Books` and a rule here, with a precondition if it cannot happen
+    always. What must then be true belongs into `the_books_are_right`, and what must come of it in the end into
+    `teardown`.
+    """
+
+    books: Books
+    waiting: list[Lease[Thing]]  # in the order in which they should be served
+    holding: list[Lease[Thing]]
+    jobs: list[Entry[Thing]]  # begun and not yet over
+    totals: Counter[str]
+
+    @initialize(limits=LIMITS, asks=st.booleans())
+    def begin(self, limits: Limits, asks: bool) -> None:
+        self.books = Books(limits, asks)
+        self.waiting, self.holding, self.jobs = [], [], []
+        self.totals = Counter()
+        self.books.upkeep()
+
+    # What tasks do.
+
+    @precondition(lambda self: not self.books.ledger.closed)
+    @rule(timeout=TIMEOUTS)
+    def acquire(self, timeout: float) -> None:
+        lease = self.books.acquire(timeout)
+        if lease.entry is None:
+            self.waiting.append(lease)
+        else:
+            assert not self.waiting, "overtook a waiting task"
+            self.lent(lease)
+        self.books.upkeep()
+
+    @precondition(lambda self: self.waiting)
+    @rule(which=ANY)
+    def give_up(self, which: int) -> None:
+        self.books.give_up(self.waiting.pop(which % len(self.waiting)))
+        self.totals["cancelled"] += 1
+
+    @precondition(lambda self: self.holding)
+    @rule(which=ANY, broken=st.booleans(), clean=st.booleans())
+    def check_in(self, which: int, broken: bool, clean: bool) -> None:
+        lease = self.holding.pop(which % len(self.holding))
+        assert lease.entry is not None
+        if lease.entry.lease is lease:
+            lease.entry.resource.clean = clean or not self.books.asks
+        self.books.check_in(lease, broken=broken)
+        self.totals["used"] += 1
+
+    # What the world does.
+
+    @precondition(lambda self: self.books.asks and self.books.ledger.idle)
+    @rule(which=ANY)
+    def soil(self, which: int) -> None:
+        """Unread bytes arrive at an idle resource, or its peer goes away."""
+        self.books.ledger.idle[which % len(self.books.ledger.idle)].resource.clean = False
+
+    @rule(seconds=st.sampled_from([0.0, 0.1, 0.7, 1.7, 4.3, 40.0]))
+    def sleep(self, seconds: float) -> None:
+        self.books.sleep(seconds)
+
+    # What the pool's jobs do.
+
+    @precondition(lambda self: self.jobs)
+    @rule(which=ANY)
+    def succeed(self, which: int) -> None:
+        entry = self.jobs.pop(which % len(self.jobs))
+        self.totals["opened"] += entry.state is State.OPENING
+        self.books.do(entry)
+
+    @precondition(lambda self: self.jobs)
+    @rule(which=ANY, permanent=st.booleans())
+    def fail(self, which: int, permanent: bool) -> None:
+        entry = self.jobs.pop(which % len(self.jobs))
+        match entry.state:
+            case State.OPENING:
+                self.books.open_failed(entry, permanent=permanent)
+                self.totals["failed to open"] += 1
+            case State.CLOSING:
+                self.books.gone(entry)
+            case _:
+                self.books.unrecoverable(entry)
+
+    @precondition(lambda self: self.jobs)
+    @rule(which=ANY)
+    def recover_in_vain(self, which: int) -> None:
+        """A reset or validation ends well, but leaves the resource unclean."""
+        entry = self.jobs[which % len(self.jobs)]
+        if entry.state in (State.CHECKING, State.RESETTING):
+            self.jobs.remove(entry)
+            entry.resource.clean = not self.books.asks
+            self.books.recovered(entry)
+
+    # What the pool does.
+
+    @rule()
+    def retire_all(self) -> None:
+        self.books.retire_all()
+
+    @precondition(lambda self: len(self.totals) > 3)
+    @rule(at_once=st.booleans())
+    def close(self, at_once: bool) -> None:
+        if not self.books.ledger.closed:
+            self.books.close()
+        if at_once:
+            self.books.close_lent()
+
+    # What must be true.
+
+    def lent(self, lease: Lease[Thing]) -> None:
+        """Hold the ledger to what it may lend."""
+        entry, ledger = lease.entry, self.books.ledger
+        assert entry is not None
+        assert not ledger.closed
+        assert entry.state is State.LENT
+        assert entry.lease is lease
+        assert entry.resource.clean
+        assert entry.generation == ledger.generation
+        assert entry.uses < ledger.limits.max_uses
+        assert self.books.now < entry.expires_at
+        assert lease.since == self.books.now
+        self.holding.append(lease)
+
+    def notice(self) -> None:
+        """Follow what the ledger has done: whom it woke, and which jobs it ordered."""
+        for lease in self.books.woken:
+            if lease.entry is None:
+                assert lease.error is not None, "woken for nothing"
+                self.waiting.remove(lease)
+                self.totals["timed out"] += isinstance(lease.error, TimeoutError)
+            else:
+                assert lease is self.waiting.pop(0), "served out of turn"
+                self.totals["waited"] += 1
+                self.lent(lease)
+        self.books.woken.clear()
+        for entry in self.books.work():
+            assert entry not in self.jobs, "two jobs at work on one resource"
+            self.jobs.append(entry)
+            self.totals["discarded"] += entry.state is State.CLOSING
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        self.notice()
+        ledger, limits, now = self.books.ledger, self.books.limits, self.books.now
+        states = self.books.states()
+
+        assert len(ledger.entries) <= limits.max_size
+        assert [entry for entry in ledger.idle if entry.state is not State.IDLE] == []
+        assert len(set(ledger.idle)) == len(ledger.idle) == states[State.IDLE]
+        assert sorted(ledger.idle, key=lambda entry: entry.idle_since) == list(ledger.idle)
+        assert all((entry.state is State.LENT) == (entry.lease is not None) for entry in ledger.entries)
+        assert {entry.lease for entry in ledger.entries if entry.lease} <= set(self.holding)
+        assert ledger.opening == states[State.OPENING] <= limits.max_opening
+        assert ledger.arriving == states[State.OPENING] + states[State.CHECKING]
+        at_work = (State.OPENING, State.CHECKING, State.RESETTING, State.CLOSING)
+        assert set(self.jobs) == {entry for entry in ledger.entries if entry.state in at_work}
+
+        assert list(ledger.queue) == self.waiting
+        assert all(now < lease.latest_start for lease in self.waiting)
+        if ledger.closed:
+            assert not self.waiting
+            assert not ledger.idle
+        else:
+            assert all(now < entry.expires_at for entry in ledger.idle)
+            assert not ledger.idle or len(self.waiting) <= states[State.CHECKING]
+            at_once = 1 if ledger.failures else limits.max_opening
+            if now >= ledger.retry_at and len(ledger.entries) < limits.max_size and ledger.opening < at_once:
+                assert len(self.waiting) <= ledger.arriving
+
+        assert ledger.cancelled == self.totals["cancelled"]
+        assert ledger.use_time.count == self.totals["used"]
+        assert ledger.wait_time.count == self.totals["waited"]
+        assert ledger.opened_total == ledger.open_time.count == self.totals["opened"]
+        assert ledger.open_failures == self.totals["failed to open"]
+        assert sum(ledger.discards.values()) == self.totals["discarded"]
+
+    def teardown(self) -> None:
+        """When everything goes well from here, everybody is served; and when the pool is closed, nothing is left."""
+        if not hasattr(self, "books"):
+            return
+        ledger, limits = self.books.ledger, self.books.limits
+        for _ in range(1000):
+            self.the_books_are_right()
+            if self.jobs:
+                self.succeed(0)
+            elif self.holding:
+                self.check_in(0, broken=False, clean=True)
+            elif self.waiting or (not ledger.closed and len(ledger.entries) < limits.min_size):
+                assert self.books.now < ledger.retry_at, "nothing is under way for those who wait"
+                self.books.sleep(ledger.retry_at - self.books.now)
+            else:
+                break
+        assert not self.waiting
+        if not ledger.closed:
+            assert limits.min_size <= len(ledger.idle) == len(ledger.entries)
+            self.books.close()
+        self.books.do_all()
+        assert not ledger.entries
+
+
+LedgerMachine.TestCase.settings = settings(
+    max_examples=100, stateful_step_count=40, deadline=None, derandomize=True, database=None
+)
+TestLedger: Any = LedgerMachine.TestCase
