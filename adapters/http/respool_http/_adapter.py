@@ -75,6 +75,10 @@ class HTTPAdapter(Adapter[Connection]):
 
     async def open(self) -> Connection:
         """Connect, through the proxy if there is one, and shake hands."""
+        wire = await self._open_wire()
+        return Connection(wire, self.origin.host_field, self._open_wire, max_header_size=self.max_header_size)
+
+    async def _open_wire(self) -> Wire:
         wire = Wire(await self._connect())
         try:
             if self.proxy is not None:
@@ -84,7 +88,7 @@ class HTTPAdapter(Adapter[Connection]):
         except BaseException:
             wire.close(politely=False)
             raise
-        return Connection(wire, self.origin.host_field, max_header_size=self.max_header_size)
+        return wire
 
     async def _connect(self) -> socket.socket:
         if self.uds is not None:
@@ -94,7 +98,7 @@ class HTTPAdapter(Adapter[Connection]):
 
     async def _open_tunnel(self, wire: Wire, proxy: Proxy) -> None:
         authority = self.origin.authority
-        tunnel = Connection(wire, authority.encode(), max_header_size=self.max_header_size)
+        tunnel = Connection(wire, authority.encode(), self._open_wire, max_header_size=self.max_header_size)
         async with tunnel.request("CONNECT", authority, headers=proxy.headers) as response:
             if not 200 <= response.status_code < 300:
                 raise ProxyError(f"the proxy {proxy} answered {response.status_code} {response.reason_phrase}")

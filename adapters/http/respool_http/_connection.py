@@ -13,6 +13,7 @@ unclean for good: nobody can tell where the next response would begin.
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -53,9 +54,17 @@ class Connection:
                 ...
     """
 
-    def __init__(self, wire: Wire, host: bytes, *, max_header_size: int = MAX_HEADER_SIZE) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        host: bytes,
+        open_wire: Callable[[], Awaitable[Wire]],
+        *,
+        max_header_size: int = MAX_HEADER_SIZE,
+    ) -> None:
         self._wire = wire
         self._host = host
+        self._open_wire = open_wire
         self._max_header_size = max_header_size
         self._exchanges = 0
         self._clean = True
@@ -76,6 +85,11 @@ class Connection:
     def wire(self) -> Wire:
         """The socket underneath."""
         return self._wire
+
+    @property
+    def is_sending(self) -> bool:
+        """Part of a request is still to be sent."""
+        return self._upload is not None
 
     def is_clean(self) -> bool:
         """Between exchanges, the server still there and silent, its ``Keep-Alive: timeout`` not over. Never waits."""
@@ -119,6 +133,16 @@ class Connection:
         """
         return RequestContext(self, method, target, headers, body, read_timeout, write_timeout)
 
+    async def renew(self) -> None:
+        """Close the socket and connect anew, in the same place: whatever held this connection holds a fresh one.
+
+        Raises as opening does, and leaves the connection closed then.
+        """
+        self._wire.close(politely=False)
+        self._wire = await self._open_wire()
+        self._clean = True
+        self._expires = math.inf
+
     async def aclose(self) -> None:
         """Free the socket, at once. Closing twice is allowed."""
         self._wire.close(politely=self._clean)
@@ -161,7 +185,7 @@ class Connection:
     def _send_at_once(self, data: bytes) -> None:
         """A small request nearly always fits the socket's buffer: no wait, nothing to manage."""
         try:
-            sent = self._wire.send_nowait(memoryview(data))
+            sent = self._wire.send_nowait(data)
         except BLOCKED:
             sent = 0
         except OSError as error:
@@ -273,7 +297,7 @@ class Connection:
 class RequestContext:
     """One exchange, as an asynchronous context manager: entering sends the request, leaving ends the exchange."""
 
-    _connection: Connection
+    connection: Connection
     method: str
     target: str
     headers: HeaderInput = attrs.field(repr=False)
@@ -284,7 +308,7 @@ class RequestContext:
 
     async def __aenter__(self) -> Response:
         try:
-            return await self._connection.begin(self)
+            return await self.connection.begin(self)
         except BaseException:
             if self.upload is not None:
                 await self.upload.aclose()

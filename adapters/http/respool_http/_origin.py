@@ -24,6 +24,8 @@ class Origin(NamedTuple):
     scheme: str
     host: str
     port: int
+    server_hostname: str | None = None
+    """The name sent as SNI and checked against the certificate, if it is not `host`."""
 
     @classmethod
     def parse(cls, origin: str | Origin) -> Origin:

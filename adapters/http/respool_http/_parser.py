@@ -1,9 +1,11 @@
 """Reading one response: bytes in, head and body out. No I/O.
 
-llhttp (through httptools) reads every head, and the body where it comes in chunks. What surrounds it is ours, because a
-client's safety hangs on it: a head is handed to the parser whole and alone, so its end is known to the byte; a parser
-serves one head and is thrown away, so nothing a server sends can change how the next response is read; and what llhttp
-lets pass (other versions, other transfer codings, blank lines before the status line, bytes after the end) is refused.
+llhttp (through httptools) checks every head, and reads the body where it comes in chunks. What surrounds it is ours,
+because a client's safety hangs on it: a head is handed to llhttp whole and alone, so its end is known to the byte; an
+llhttp parser serves one response and is thrown away, so nothing a server sends can change how the next one is read;
+and what llhttp lets pass (other versions, other transfer codings, blank lines before the status line, bytes after the
+end) is refused. A head that llhttp has passed is one status line and ``name: value`` lines, each ending in CRLF:
+its fields are split only when somebody looks at them.
 
 Memory is bounded whatever arrives: a head by `max_header_size`, a chunk's trimmings by `_MAX_OVERHEAD`, a body by what
 was fed since `take_body` last took it.
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Final
 
 import httptools
@@ -29,13 +31,11 @@ _MAX_FIELDS: Final = 256
 _MAX_INTERIM: Final = 32
 _MAX_OVERHEAD: Final = 16384  # what Go allows a chunked body to waste (CVE-2023-39326)
 _CHUNK_OVERHEAD: Final = 16
-_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding", b"connection", b"upgrade", b"keep-alive"})
 _START: Final = b"HTTP/1."
 _USUAL: Final = b"HTTP/1.1 200 OK\r\n"
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9](?: [\t -~\x80-\xff]*)?\r\n")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
-_KEEP_ALIVE = re.compile(rb"timeout\s*=\s*([0-9]{1,9})", re.IGNORECASE)
-
+_KEEP_ALIVE = re.compile(rb"timeout\s*=\s*([0-9]{1,9})")
 
 # What the parser is waiting for. Plain numbers: looking up an enum's member costs more than the comparison.
 _HEAD: Final = 0
@@ -58,12 +58,14 @@ class ResponseParser:
     """0 until the final head is in."""
     interim: int = 0
     """How many interim (1xx) responses came before it."""
-    reason: bytes = b""
-    http_version: str = ""
+    head: bytes = b"HTTP/1.1 0\r\n\r\n"
+    """The final head, from its status line to its blank line."""
     close: bool = True
     """The connection ends with this response."""
     keep_alive_timeout: float = math.inf
     """Seconds the server says it lets the connection be idle."""
+    trailers: Sequence[tuple[bytes, bytes]] = ()
+    """Fields that came after a chunked body."""
     complete: bool = False
     """The response has ended, exactly where it should."""
     upgraded: bool = False
@@ -72,18 +74,29 @@ class ResponseParser:
     _state: int = _HEAD
     _buffer: bytes = b""
     _remaining: int = 0
-    _llhttp: httptools.HttpResponseParser | None = None
-    _ended: bool = False
-    _overhead: int = 0
-    _chunks: int = 0
+    _chunks: _ChunkReader | None = None
 
     def __init__(self, method: bytes, *, max_header_size: int = MAX_HEADER_SIZE) -> None:
         self._method = method
         self._max_header_size = max_header_size
         self.body: list[bytes] = []
         """The body's pieces fed since `take_body` last took them."""
-        self.fields: list[tuple[bytes, bytes]] = []
-        self.trailers: list[tuple[bytes, bytes]] = []
+
+    @property
+    def http_version(self) -> str:
+        """``"HTTP/1.1"`` or ``"HTTP/1.0"``."""
+        return self.head[:8].decode("ascii")
+
+    @property
+    def reason(self) -> bytes:
+        """What followed the status code."""
+        return self.head[13 : self.head.index(b"\r\n")]
+
+    @property
+    def fields(self) -> list[tuple[bytes, bytes]]:
+        """The head's fields, as they were spelled."""
+        lines = (line.partition(b":") for line in self.head[:-4].split(b"\r\n")[1:])
+        return [(name, value.strip(b" \t")) for name, _, value in lines]
 
     @property
     def head_begun(self) -> bool:
@@ -160,62 +173,59 @@ class ResponseParser:
         if not head.startswith(_USUAL) and not _STATUS_LINE.match(head):
             line = head.partition(b"\r\n")[0]
             raise ProtocolError(f"the status line is not HTTP/1.1: {line[:64]!r}")
-        self.fields.clear()
-        llhttp = httptools.HttpResponseParser(self)
+        if head.count(b"\n") > _MAX_FIELDS + 2:
+            raise ProtocolError(f"the response has more than {_MAX_FIELDS} header fields")
+        llhttp = httptools.HttpResponseParser(None)
         try:
             llhttp.feed_data(head)
         except httptools.HttpParserUpgrade:
             pass  # the right answer to 101: llhttp stops at the end of the head, which is where we are
         except httptools.HttpParserError as error:
             raise ProtocolError(f"the response's head is not valid HTTP/1.1: {error}") from None
-        if len(self.fields) > _MAX_FIELDS:
-            raise ProtocolError(f"the response has more than {_MAX_FIELDS} header fields")
         status = llhttp.get_status_code()
-        if status < 200 and status != 101:
-            self.interim += 1
-            if self.interim > _MAX_INTERIM:
-                raise ProtocolError(f"more than {_MAX_INTERIM} interim (1xx) responses")
+        if status >= 200 or status == 101:
+            self.head = head
+            self._read_framing(status, head.lower())
+            self.status_code = status
             return
-        self.http_version = "HTTP/1.1" if head[7:8] == b"1" else "HTTP/1.0"
-        self._read_framing(status, llhttp)
-        self.status_code = status
+        self.interim += 1
+        if self.interim > _MAX_INTERIM:
+            raise ProtocolError(f"more than {_MAX_INTERIM} interim (1xx) responses")
 
-    def _read_framing(self, status: int, llhttp: httptools.HttpResponseParser) -> None:
-        """Where the body ends: RFC 9112 section 6.3, in its order."""
-        found: dict[bytes, bytes] = {}
-        for name, value in self.fields:
-            lower = name.lower()
-            if lower in _FRAMING:
-                found[lower] = found[lower] + b"," + value if lower in found else value
+    def _read_framing(self, status: int, head: bytes) -> None:
+        """Where the body ends: RFC 9112 section 6.3, in its order. `head` is in lower case."""
+        length = _value(head, b"\r\ncontent-length:")
+        coding = _value(head, b"\r\ntransfer-encoding:")
         # llhttp has refused a second Content-Length, one that is not digits, and one beside a Transfer-Encoding.
-        length = found.get(b"content-length")
-        coding = found.get(b"transfer-encoding")
-        self._read_options(found)
-        if coding is not None and coding.strip(b" \t").lower() != b"chunked":
+        if coding is not None and coding != b"chunked":
             raise ProtocolError("the response has a transfer coding other than 'chunked', which nobody asked for")
-        if status == 101 and b"upgrade" not in found:
-            raise ProtocolError("the response switches protocols (101) without saying to which")
+        self._read_options(head)
         if status == 101 or (self._method == b"CONNECT" and status < 300):
+            if status == 101 and not _value(head, b"\r\nupgrade:"):
+                raise ProtocolError("the response switches protocols (101) without saying to which")
             self._state = _UPGRADED
             self.upgraded = True
-        elif self._method == b"HEAD" or status in (204, 304) or length == b"0":
+        elif self._method == b"HEAD" or status in (204, 304) or (length is not None and not int(length)):
             self._end()
         elif length is not None:
             self._remaining = int(length)
             self._state = _LENGTH
         elif coding is not None:
-            self._llhttp = llhttp
-            self._ended = False
+            trailers: list[tuple[bytes, bytes]] = []
+            self.trailers = trailers
+            self._chunks = _ChunkReader(self.head, self.body, trailers)
             self._state = _CHUNKS
         else:
             self.close = True
             self._state = _UNTIL_CLOSE
 
-    def _read_options(self, found: Mapping[bytes, bytes]) -> None:
+    def _read_options(self, head: bytes) -> None:
         """Whether the connection lives on, and how long (RFC 9112, 9.3)."""
-        tokens = [token.strip() for token in found.get(b"connection", b"").lower().split(b",")]
-        self.close = b"close" in tokens or (self.http_version == "HTTP/1.0" and b"keep-alive" not in tokens)
-        if b"keep-alive" in found and (timeout := _KEEP_ALIVE.search(found[b"keep-alive"])):
+        connection = _value(head, b"\r\nconnection:") or b""
+        tokens = [token.strip(b" \t") for token in connection.split(b",")]
+        self.close = b"close" in tokens or (head.startswith(b"http/1.0") and b"keep-alive" not in tokens)
+        keep_alive = _value(head, b"\r\nkeep-alive:")
+        if keep_alive and (timeout := _KEEP_ALIVE.search(keep_alive)):
             self.keep_alive_timeout = float(timeout[1])
 
     # The body
@@ -235,44 +245,74 @@ class ResponseParser:
         return data[missing:]
 
     def _feed_chunks(self, data: bytes) -> None:
-        """Feed llhttp. It does not say where in `data` the response ended, only whether: the last byte goes alone."""
+        assert self._chunks is not None
+        if self._chunks.feed(data):
+            self._chunks = None
+            self._end()
+
+
+def _value(head: bytes, name: bytes) -> bytes | None:
+    """The field's values, joined by commas. `head` is in lower case, `name` with CRLF before and a colon after it."""
+    start = head.find(name)
+    if start < 0:
+        return None
+    start += len(name)
+    value = head[start : head.index(b"\r\n", start)].strip(b" \t")
+    more = _value(head[start:], name)
+    return value if more is None else value + b"," + more
+
+
+class _ChunkReader:
+    """Has llhttp read a chunked body into `body` and `trailers`. It has to see the head first."""
+
+    def __init__(self, head: bytes, body: list[bytes], trailers: list[tuple[bytes, bytes]]) -> None:
+        self._body = body
+        self._trailers = trailers
+        self._in_head = True
+        self._ended = False
+        self._overhead = 0
+        self._chunks = 0
+        self._llhttp: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self._llhttp.feed_data(head)
+        self._in_head = False
+
+    def feed(self, data: bytes) -> bool:
+        """Read on; say whether this was the end, to the byte.
+
+        llhttp does not say where in `data` the response ended, only whether it has: so the last byte goes alone.
+        """
         assert self._llhttp is not None
         self._chunks = 0
-        known = len(self.body)
+        known = len(self._body)
         try:
             self._llhttp.feed_data(memoryview(data)[:-1])
-            if not self._ended:
+            followed = self._ended
+            if not followed:
                 self._llhttp.feed_data(data[-1:])
-                followed = False
-            else:
-                followed = True
         except httptools.HttpParserError as error:
             if not self._ended:
                 raise ProtocolError(f"the response's chunks are not valid HTTP/1.1: {error}") from None
             followed = True
         if followed:
             raise ProtocolError("bytes follow the last chunk of the response")
-        size = sum(map(len, self.body[known:]))
-        self._overhead = max(0, self._overhead + len(data) - 2 * size - _CHUNK_OVERHEAD * self._chunks)
-        if self._overhead > _MAX_OVERHEAD or len(self.trailers) > _MAX_FIELDS:
-            raise ProtocolError("the response's chunks are more trimmings (extensions, trailers) than body")
+        self._check_overhead(len(data), sum(map(len, self._body[known:])))
         if self._ended:
             self._llhttp = None  # it holds our methods, we held it: a cycle the garbage collector need not find
-            self._end()
+        return self._ended
+
+    def _check_overhead(self, fed: int, body: int) -> None:
+        self._overhead = max(0, self._overhead + fed - 2 * body - _CHUNK_OVERHEAD * self._chunks)
+        if self._overhead > _MAX_OVERHEAD or len(self._trailers) > _MAX_FIELDS:
+            raise ProtocolError("the response's chunks are more trimmings (extensions, trailers) than body")
 
     # llhttp calls these
 
-    def on_status(self, reason: bytes) -> None:
-        self.reason = reason
-
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._state == _HEAD:
-            self.fields.append((name, value))
-        else:
-            self.trailers.append((name, value))
+        if not self._in_head:
+            self._trailers.append((name, value))
 
     def on_body(self, data: bytes) -> None:
-        self.body.append(data)
+        self._body.append(data)
 
     def on_chunk_header(self) -> None:
         self._chunks += 1

@@ -79,7 +79,8 @@ class Response:
     async def aread(self) -> bytes:
         """Read the body to its end and return it; `content` has it afterwards.
 
-        Raises as `receive_some` does, and `RuntimeError` if part of the body has been received already. Memory is the body's size: iterate instead where the server may choose that.
+        Raises as `receive_some` does, and `RuntimeError` if part of the body has been received already. Memory is the
+        body's size: iterate instead where the server may choose that.
         """
         await trio.lowlevel.checkpoint()
         return await self.read_to_end()
@@ -98,6 +99,16 @@ class Response:
                 await connection.finish_upload(parser)
                 self._content = parser.take_body()
         return self._content
+
+    @property
+    def has_arrived(self) -> bool:
+        """Nothing of the exchange is still under way: `aread` will not wait."""
+        return self._parser.complete and not self._connection.is_sending
+
+    @property
+    def is_upgraded(self) -> bool:
+        """The connection no longer speaks HTTP: see `stream`."""
+        return self._parser.upgraded
 
     def __aiter__(self) -> Response:
         return self

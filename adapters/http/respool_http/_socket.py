@@ -102,9 +102,9 @@ class Wire:
             return False
         return False
 
-    def send_nowait(self, data: memoryview) -> int:
+    def send_nowait(self, data: bytes | memoryview) -> int:
         """Send what fits now and say how much that was. Raises one of `BLOCKED`, or `OSError`."""
-        return self._sock.send(data[:_SEND_SIZE])
+        return self._sock.send(data if len(data) <= _SEND_SIZE else data[:_SEND_SIZE])
 
     def receive_nowait(self) -> bytes | None:
         """What has arrived, ``b""`` at the end of the stream, ``None`` if nothing has. Raises `OSError`."""
