@@ -1,0 +1,7 @@
+"""Redis for respool: redis-py's commands over hiredis, natively on Trio."""
+
+from __future__ import annotations
+
+from ._adapter import RedisAdapter as RedisAdapter
+from ._connection import Connection as Connection
+from ._wire import NotSent as NotSent

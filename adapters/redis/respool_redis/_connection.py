@@ -1,0 +1,210 @@
+"""One connection to a Redis server, with redis-py's commands on it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import trio
+from redis.exceptions import ConnectionError, TimeoutError
+
+from ._commands import RedisCommands, callbacks, pack
+from ._session import Session, blocks, command_name, is_noted, takes
+from ._settings import Settings
+from ._transport import Transport, connect
+from ._wire import Commands, Orphaned, Wire
+
+__all__ = ["Connection"]
+
+logger = logging.getLogger("respool.redis")
+
+_RESET_LIMIT = 1 << 20  # bytes of replies to nobody that are read before a new connection is cheaper
+
+
+def log_orphans(commands: Commands, outcome: list[Any] | ConnectionError) -> None:
+    """Warn of what a cancelled command took from the server and nobody received. Names no key and no value."""
+    for number, args in enumerate(commands):
+        if not takes(args):
+            continue
+        if isinstance(outcome, ConnectionError):
+            logger.warning("a cancelled %s may have taken something: %s", command_name(args), outcome)
+        elif outcome[number] and not isinstance(outcome[number], Exception):
+            logger.warning("a cancelled %s had already taken something, which is lost", command_name(args))
+
+
+class Connection(RedisCommands):
+    """A connection to Redis: every redis-py command, and the state that belongs to one connection.
+
+    Any number of tasks may call commands at the same time. They are written together, and each gets its own reply; but
+    what one does to the session (``SELECT``, ``WATCH``, a blocking command) is felt by all.
+
+    Cancelled while it waits, a command's caller leaves at once. Its reply is dropped when it comes, before anybody
+    else's is believed. If the reply has already arrived, the call returns instead.
+    """
+
+    def __init__(self, settings: Settings, transport: Transport, orphaned: Orphaned = log_orphans) -> None:
+        super().__init__(settings)
+        self.encoder = settings.get_encoder()
+        self._wire = Wire(transport, self.encoder, orphaned)
+        self._session = Session(settings.db)
+
+    @classmethod
+    async def open(cls, settings: Settings, orphaned: Orphaned = log_orphans) -> Self:
+        """Connect, authenticate and select the database: one round trip after the transport's own.
+
+        Raises:
+          redis.AuthenticationError: wrong user name or password.
+          redis.ResponseError: the server does not accept a setting, like a database number.
+          redis.ConnectionError: the server cannot be reached, is loading, or has too many clients.
+        """
+        connection = cls(settings, await connect(settings), orphaned)
+        try:
+            await connection._start_session()
+        except BaseException:
+            connection.close_now()
+            raise
+        return connection
+
+    def __repr__(self) -> str:
+        state = "closed" if self._wire.broken else "open"
+        return f"<{type(self).__name__} to {self.connection_pool.where}/{self.connection_pool.db}, {state}>"
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the connection is closed or has failed, so that no command can be sent any more."""
+        return self._wire.broken is not None
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether no exchange is half done, the session is as it was opened, the peer is there and has said nothing."""
+        return (
+            self._session.is_fresh
+            and self._wire.is_quiet
+            and self.response_callbacks
+            is callbacks(self.connection_pool.protocol, self.connection_pool.legacy_responses)
+        )
+
+    async def make_clean(self) -> None:
+        """Make the connection clean: read the replies nobody has waited for, put the session back.
+
+        Raises:
+          redis.ConnectionError: it cannot be cleaned, or should not: it is blocked, listens, or is owed too much.
+        """
+        if any(blocks(args) for commands in self._wire.outstanding for args in commands):
+            await self._wire.hang_up()
+            raise ConnectionError("closed while a blocking command was waiting, because its caller had gone")
+        if self._session.listening:
+            raise ConnectionError("closed because it was used to listen")
+        await self._wire.settle(_RESET_LIMIT)
+        if not self._session.is_fresh:
+            await self._start_session(("RESET",))
+        self.response_callbacks = callbacks(self.connection_pool.protocol, self.connection_pool.legacy_responses)
+
+    def close_now(self) -> None:
+        """Free the socket at once. May be called twice."""
+        self._wire.close()
+
+    async def aclose(self) -> None:
+        """The same as `close_now`: Redis has no farewell to wait for."""
+        self.close_now()
+        await trio.lowlevel.checkpoint()
+
+    # For pub/sub and MONITOR, where what the server sends is not in reply to anything.
+
+    async def send_command(self, *args: Any) -> None:
+        """Send a command that makes the server send messages from now on. They come from `read_response`."""
+        self._session.listening = True
+        self._wire.send(pack(self.encoder, args))
+        await self._wire.flush()
+
+    async def read_response(self) -> Any:
+        """Wait for the next message."""
+        return self._message(await self._wire.receive())
+
+    def read_response_nowait(self) -> Any:
+        """The next message if one has arrived; otherwise None."""
+        return self._message(self._wire.receive_nowait())
+
+    @staticmethod
+    def _message(message: Any) -> Any:
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+    # What the command classes ask for.
+
+    async def _exchange(self, commands: Commands, decode: Sequence[bool]) -> list[Any]:
+        answered = self._note(commands)
+        if answered is not None:
+            decode = [flag for flag, answer in zip(decode, answered, strict=True) if answer]
+        encoder = self.encoder
+        data = (
+            pack(encoder, commands[0]) if len(commands) == 1 else b"".join([pack(encoder, args) for args in commands])
+        )
+        timeout = self.connection_pool.socket_timeout
+        if timeout is None:
+            replies = await self._wire.exchange(data, decode, commands)
+        else:
+            replies = await self._exchange_within(timeout, data, decode, commands)
+        if answered is None or all(answered):
+            return replies
+        if not decode:
+            await self._wire.flush()
+        remaining = iter(replies)
+        return [next(remaining) if answer else None for answer in answered]
+
+    def _note(self, commands: Commands) -> list[bool] | None:
+        """Follow what `commands` do to the session. None: nothing, and all will be answered."""
+        session = self._session
+        for args in commands:
+            if session.is_silent or is_noted(args[0]):
+                return [session.note(args) for args in commands]
+        return None
+
+    async def _exchange_within(
+        self, timeout: float, data: bytes, decode: Sequence[bool], commands: Commands
+    ) -> list[Any]:
+        with trio.move_on_after(timeout):
+            return await self._wire.exchange(data, decode, commands)
+        raise TimeoutError(f"Timeout reading from {self.connection_pool.where}: no reply within {timeout} s")
+
+    @asynccontextmanager
+    async def _own_connection(self) -> AsyncIterator[Connection]:
+        yield self
+
+    async def _start_session(self, *first: tuple[Any, ...]) -> None:
+        """Send everything a fresh session needs in one write, after the commands in `first`."""
+        required, optional = await self._handshake()
+        commands = [*first, *required, *optional]
+        data = b"".join([pack(self.encoder, args) for args in commands])
+        replies = await self._wire.exchange(data, [True] * len(commands), commands)
+        for reply in replies[: len(first) + len(required)]:
+            if isinstance(reply, Exception):
+                raise reply
+        self._session = Session(self.connection_pool.db)
+
+    async def _handshake(self) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+        """The commands that must succeed, and those that older servers refuse without harm."""
+        settings = self.connection_pool
+        credentials = await settings.credentials()
+        required: list[tuple[Any, ...]] = []
+        if settings.protocol == 2:
+            required += [("AUTH", *credentials)] if credentials else []
+            required += [("CLIENT", "SETNAME", settings.client_name)] if settings.client_name else []
+        else:
+            user = () if not credentials else ("AUTH", *(("default",) if len(credentials) == 1 else ()), *credentials)
+            name = ("SETNAME", settings.client_name) if settings.client_name else ()
+            required.append(("HELLO", 3, *user, *name))
+        if settings.db:
+            required.append(("SELECT", settings.db))
+        return required, _introduction(settings)
+
+
+def _introduction(settings: Settings) -> list[tuple[Any, ...]]:
+    driver = settings.driver_info
+    if driver is None:
+        return []
+    said = {"LIB-NAME": driver.formatted_name, "LIB-VER": driver.lib_version}
+    return [("CLIENT", "SETINFO", name, value) for name, value in said.items() if value]

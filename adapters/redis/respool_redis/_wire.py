@@ -1,0 +1,406 @@
+"""Commands out, replies in, for any number of tasks on one socket, with no task of its own.
+
+Redis answers in the order it is asked, so a deque of exchanges, oldest first, is all it takes to give every reply to
+the one who asked. Who does the work is settled by leader and followers (Schmidt's pattern): of the tasks waiting for a
+reply, one waits on the socket and reads for all; the others are parked. A leader that has its reply, or is cancelled,
+hands on to the next. Writing is the same: the first to write while others are on their way lets the scheduler's batch
+pass and then writes everybody's commands in one go. An idle wire has no task to write for it, so its first user writes
+at once: used by one task, this is a send and a wait.
+
+A cancelled caller leaves at once. If its command was never handed to the kernel it is withdrawn, as if it had never
+been. Otherwise its exchange stays in the deque and swallows the reply when it comes: nobody else can receive it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeAlias
+
+import hiredis
+import trio
+from redis._parsers import BaseParser, Encoder
+from redis.exceptions import ConnectionError, InvalidResponse
+
+from ._transport import Transport
+
+__all__ = ["NONE", "ONE", "ONE_RAW", "Commands", "NotSent", "Wire"]
+
+Commands: TypeAlias = Sequence[tuple[Any, ...]]
+"""What one exchange sends: a command, or a pipeline of them."""
+
+Orphaned: TypeAlias = Callable[[Commands, "list[Any] | ConnectionError"], None]
+"""Told of the replies that came after their caller had gone, or of why they never will."""
+
+ONE: tuple[bool, ...] = (True,)  # one reply, decoded if the connection decodes
+ONE_RAW: tuple[bool, ...] = (False,)  # one reply, as bytes whatever the connection does
+NONE: tuple[bool, ...] = ()
+
+_NOTHING = object()  # what the parser says when it has no complete reply; None is a reply
+_BACKLOG = 1 << 18  # bytes waiting to be written beyond which callers wait before they add more
+_BATCH = 512  # commands joined into one write
+
+
+class NotSent(ConnectionError):
+    """The connection broke before this command was written to it, so the server has not seen it."""
+
+
+class Exchange:
+    """What one caller sent, and the replies it is owed."""
+
+    __slots__ = ("abandoned", "commands", "data", "decode", "error", "replies", "settled", "started", "task")
+
+    def __init__(self, data: bytes, decode: Sequence[bool], commands: Commands) -> None:
+        self.data: bytes | memoryview = data  # still to be written
+        self.decode = decode  # one flag a reply
+        self.commands = commands
+        self.replies: list[Any] = []
+        self.started = False  # whether the kernel has any of it
+        self.settled = not decode  # whether all replies have come, or none will
+        self.abandoned = False  # whether the caller has gone
+        self.error: ConnectionError | None = None
+        self.task: trio.lowlevel.Task | None = None  # parked, and to be woken
+
+
+class Wire:
+    """One socket to a Redis server, shared by whoever calls `exchange`."""
+
+    def __init__(self, transport: Transport, encoder: Encoder, orphaned: Orphaned) -> None:
+        self._transport = transport
+        self._orphaned = orphaned
+        self._parser = hiredis.Reader(
+            protocolError=InvalidResponse,
+            replyError=BaseParser.parse_error,
+            encoding=encoder.encoding if encoder.decode_responses else None,
+            errors=encoder.encoding_errors,
+            notEnoughData=_NOTHING,
+        )
+        self._owed: deque[Exchange] = deque()  # in the order of their commands; the left one gets the next reply
+        self._unsent: deque[Exchange] = deque()  # not written yet, or only in part; the same order
+        self._backlog = 0  # bytes in _unsent
+        self._room = trio.lowlevel.ParkingLot()  # callers kept waiting by a long backlog
+        self._writer: Exchange | None = None  # whose task is writing for all
+        self._reading = False  # whether a task waits for the socket to become readable
+        self._heir: Exchange | None = None  # woken to take work over, and not running yet
+        self.broken: ConnectionError | None = None
+
+    @property
+    def owes(self) -> bool:
+        """Whether replies are outstanding, or commands unsent: whether an exchange is half done."""
+        return bool(self._owed) or self._has_unsent
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing at all is under way: no exchange, no byte unread, the peer still there."""
+        return self.broken is None and not self.owes and not self._parser.has_data() and self._transport.is_quiet()
+
+    @property
+    def outstanding(self) -> Iterator[Commands]:
+        """The commands whose replies are owed, oldest first."""
+        return (exchange.commands for exchange in self._owed)
+
+    async def exchange(self, data: bytes, decode: Sequence[bool], commands: Commands) -> list[Any]:
+        """Write `data` and wait for as many replies as `decode` has flags.
+
+        Raises:
+          NotSent: the connection was broken, or broke before any of `data` was written.
+          redis.ConnectionError: it broke later; the server may have done what it was told.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self._backlog > _BACKLOG:
+            await self._room.park()
+        if self.broken is not None:
+            raise NotSent(*self.broken.args) from self.broken
+        exchange = Exchange(data, decode, commands)
+        alone = not self._owed and not self._unsent
+        if decode:
+            self._owed.append(exchange)
+        self._unsent.append(exchange)
+        self._backlog += len(data)
+        if alone:
+            self._write()
+        elif self._writer is None:
+            await self._write_batch(exchange)
+        await self._wait(exchange)
+        if exchange.error is not None:
+            raise exchange.error
+        return exchange.replies
+
+    def send(self, data: bytes) -> None:
+        """Write a command that gets no reply of its own, as far as the socket has room. `flush` writes the rest."""
+        if self.broken is not None:
+            raise NotSent(*self.broken.args) from self.broken
+        self._unsent.append(Exchange(data, NONE, ()))
+        self._backlog += len(data)
+        self._write()
+
+    async def flush(self) -> None:
+        """Wait until everything is written. Always a checkpoint."""
+        await trio.lowlevel.checkpoint()
+        while self.broken is None and self._has_unsent:
+            await self._transport.wait_writable()
+            self._write()
+        self._raise_if_broken()
+
+    async def receive(self) -> Any:
+        """Wait for whatever the server says next, push messages included. Only while no reply is owed."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        message = self._next_message()
+        if message is not _NOTHING:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        while message is _NOTHING:
+            await self._transport.wait_readable()
+            message = self._next_message()
+        return message
+
+    def receive_nowait(self) -> Any:
+        """What the server has said already; None if nothing."""
+        message = self._next_message()
+        return None if message is _NOTHING else message
+
+    def _next_message(self) -> Any:
+        assert not self._owed, "bug: messages are read while replies are owed"
+        message = self._parse(decode=True)
+        if message is _NOTHING:
+            self._fill()
+            message = self._parse(decode=True)
+        if message is _NOTHING:
+            self._raise_if_broken()
+        return message
+
+    async def settle(self, limit: int) -> None:
+        """Receive and drop every reply still owed, and whatever was pushed.
+
+        Raises:
+          redis.ConnectionError: the connection is broken, or more than `limit` bytes came and still not all.
+        """
+        await self.flush()
+        while True:
+            limit -= self._receive()
+            self._raise_if_broken()
+            if not self._owed:
+                return self._drop_pushed()
+            if limit < 0:
+                raise ConnectionError("too much to read of replies that nobody waits for")
+            await self._transport.wait_readable()
+
+    def _drop_pushed(self) -> None:
+        while (message := self._parse(decode=True)) is not _NOTHING:
+            if not isinstance(message, hiredis.PushNotification):
+                raise ConnectionError("the server said something that was not asked for")
+
+    async def hang_up(self) -> None:
+        """Stop writing, and listen until the server has closed the connection too.
+
+        Redis lets go of a blocked client that hangs up. If it had answered before, the answer arrives first.
+        """
+        self._transport.shut_writing()
+        while self.broken is None:
+            await self._transport.wait_readable()
+            self._receive()
+
+    def close(self) -> None:
+        """Free the socket, and fail everybody who still waits. May be called twice."""
+        self._break(ConnectionError("the connection has been closed"))
+
+    @property
+    def _has_unsent(self) -> bool:
+        return bool(self._unsent) or self._transport.unflushed
+
+    def _raise_if_broken(self) -> None:
+        if self.broken is not None:
+            raise ConnectionError(*self.broken.args) from self.broken
+
+    # Waiting. Exactly one of: write for all, read for all, park.
+
+    async def _wait(self, exchange: Exchange) -> None:
+        try:
+            while not exchange.settled:
+                if self._writer is None and self._has_unsent:
+                    await self._write_patiently(exchange)
+                elif not self._reading:
+                    await self._read()
+                else:
+                    await self._park(exchange)
+        except trio.Cancelled:
+            # Its reply may have arrived. Then the caller gets it, as from a Trio channel: nothing is lost on the way.
+            if not self._reading:
+                self._receive()
+            if not exchange.settled or exchange.error is not None:
+                raise
+        finally:
+            if not exchange.settled:
+                self._abandon(exchange)
+            if self._owed or self._unsent:
+                self._hand_over()
+
+    async def _read(self) -> None:
+        """Be the leader for one turn: wait for the socket, then give out what came."""
+        self._reading = True
+        try:
+            await self._transport.wait_readable()
+        finally:
+            self._reading = False
+        self._receive()
+
+    async def _write_batch(self, exchange: Exchange) -> None:
+        """Let every task that is about to write in this batch of the scheduler do so, then write for all."""
+        self._writer = exchange
+        try:
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        finally:
+            self._writer = None
+        self._write()
+
+    async def _write_patiently(self, exchange: Exchange) -> None:
+        """Write for all once the socket has room."""
+        self._writer = exchange
+        try:
+            self._hand_over()  # somebody else has to read meanwhile
+            await self._transport.wait_writable()
+        finally:
+            self._writer = None
+        self._write()
+
+    async def _park(self, exchange: Exchange) -> None:
+        """Wait until the reply is here, or there is work to take over."""
+        exchange.task = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            exchange.task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        if self._heir is exchange:
+            self._heir = None
+
+    def _hand_over(self) -> None:
+        """See that somebody reads if replies are owed, and that somebody writes what is unsent."""
+        writer_wanted = self._writer is None and self._has_unsent
+        reader_wanted = not self._reading and self._owed
+        if self._heir is not None or not (writer_wanted or reader_wanted):
+            return
+        self._heir = next((exchange for exchange in self._owed if exchange.task is not None), None)
+        if self._heir is not None:
+            self._wake(self._heir)
+        elif writer_wanted and self._reading:
+            self._transport.nudge()  # nobody but the reader is left: it writes first
+
+    def _wake(self, exchange: Exchange) -> None:
+        if exchange.task is not None:
+            trio.lowlevel.reschedule(exchange.task)
+            exchange.task = None
+        elif exchange is self._writer:
+            self._transport.nudge()  # it writes for others, and may go now
+
+    def _abandon(self, exchange: Exchange) -> None:
+        """Its caller goes: withdraw it if the kernel has nothing of it yet, else let it swallow its replies."""
+        exchange.abandoned = True
+        if not exchange.started and exchange in self._unsent:
+            self._owed.remove(exchange)
+            self._unsent.remove(exchange)
+            self._unload(len(exchange.data))
+
+    def _unload(self, count: int) -> None:
+        self._backlog -= count
+        if self._room and self._backlog <= _BACKLOG:
+            self._room.unpark_all()
+
+    # Bytes.
+
+    def _write(self) -> None:
+        """Write as much as the socket takes without waiting."""
+        try:
+            self._transport.flush()
+            while self._unsent:
+                sent = self._transport.send(self._next_data())
+                if not sent:
+                    return
+                self._account(sent)
+        except ConnectionError as error:
+            self._break(error)
+
+    def _next_data(self) -> bytes | memoryview:
+        if len(self._unsent) == 1:
+            return self._unsent[0].data
+        return b"".join([exchange.data for exchange in islice(self._unsent, _BATCH)])
+
+    def _account(self, sent: int) -> None:
+        """Cross `sent` bytes off the oldest of the unsent."""
+        self._unload(sent)
+        while self._unsent:
+            exchange = self._unsent[0]
+            if sent:
+                exchange.started = True
+            if sent < len(exchange.data):
+                exchange.data = memoryview(exchange.data)[sent:]
+                return
+            sent -= len(exchange.data)
+            exchange.data = b""
+            self._unsent.popleft()
+
+    def _receive(self) -> int:
+        """Take what has arrived and give it out. Says how many bytes that was."""
+        count = self._fill()
+        if count:
+            self._give_out()
+        return count
+
+    def _fill(self) -> int:
+        if self.broken is not None:
+            return 0
+        try:
+            data = self._transport.receive()
+        except ConnectionError as error:
+            self._break(error)
+            return 0
+        if data is None:
+            return 0
+        self._parser.feed(data)  # type: ignore[arg-type]  # takes any buffer
+        return len(data)
+
+    def _parse(self, decode: bool) -> Any:
+        try:
+            return self._parser.gets(decode)
+        except UnicodeDecodeError as error:
+            return error  # this one reply is not text; the next one is not affected
+        except InvalidResponse as error:
+            self._break(ConnectionError(f"the server does not speak Redis: {error}"))
+            return _NOTHING
+
+    def _give_out(self) -> None:
+        """Give each complete reply to the oldest exchange. Push messages are nobody's reply."""
+        while self._owed:
+            exchange = self._owed[0]
+            replies = exchange.replies
+            reply = self._parse(exchange.decode[len(replies)])
+            if reply is _NOTHING:
+                return
+            if isinstance(reply, hiredis.PushNotification):
+                continue
+            replies.append(reply)
+            if len(replies) == len(exchange.decode):
+                self._owed.popleft()
+                self._settle(exchange)
+
+    def _settle(self, exchange: Exchange) -> None:
+        exchange.settled = True
+        if exchange.abandoned:
+            self._orphaned(exchange.commands, exchange.error or exchange.replies)
+        else:
+            self._wake(exchange)
+
+    def _break(self, error: ConnectionError) -> None:
+        """The connection is of no more use: tell everybody who waits on it."""
+        if self.broken is not None:
+            return
+        self.broken = error
+        self._transport.close()
+        while self._owed:
+            exchange = self._owed.popleft()
+            exchange.error = (type(error) if exchange.started else NotSent)(*error.args)
+            exchange.error.__cause__ = error
+            self._settle(exchange)
+        self._unsent.clear()
+        self._unload(self._backlog)
