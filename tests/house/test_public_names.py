@@ -24,6 +24,7 @@ PUBLIC = {
         ProxyError ReadTimeout RequestContext Response ServerDisconnected UpgradedStream WriteTimeout
     """,
     "respool_postgres": "Connection PostgresAdapter",
+    "respool_redis": "Connection NotSent RedisAdapter",
 }
 
 MODULES = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Self
 
 import trio
@@ -41,7 +41,7 @@ class Connection(RedisCommands):
     what one does to the session (``SELECT``, ``WATCH``, a blocking command) is felt by all.
 
     Cancelled while it waits, a command's caller leaves at once. Its reply is dropped when it comes, before anybody
-    else's is believed. If the reply has already arrived, the call returns instead.
+    else's is believed. If it took something from the server (``BLPOP``), whoever opened the connection is told.
     """
 
     def __init__(self, settings: Settings, transport: Transport, orphaned: Orphaned = log_orphans) -> None:
@@ -99,7 +99,8 @@ class Connection(RedisCommands):
             raise ConnectionError("closed because it was used to listen")
         await self._wire.settle(_RESET_LIMIT)
         if not self._session.is_fresh:
-            await self._start_session(("RESET",))
+            speak = [("CLIENT", "REPLY", "ON")] if self._session.is_silent else []  # RESET's own reply would be skipped
+            await self._start_session(*speak, ("RESET",))
         self.response_callbacks = callbacks(self.connection_pool.protocol, self.connection_pool.legacy_responses)
 
     def close_now(self) -> None:
@@ -170,9 +171,8 @@ class Connection(RedisCommands):
             return await self._wire.exchange(data, decode, commands)
         raise TimeoutError(f"Timeout reading from {self.connection_pool.where}: no reply within {timeout} s")
 
-    @asynccontextmanager
-    async def _own_connection(self) -> AsyncIterator[Connection]:
-        yield self
+    def _own_connection(self) -> AbstractAsyncContextManager[Connection]:
+        return nullcontext(self)
 
     async def _start_session(self, *first: tuple[Any, ...]) -> None:
         """Send everything a fresh session needs in one write, after the commands in `first`."""

@@ -108,13 +108,14 @@ class Session:
         if name in _LISTENING:
             raise DataError(f"{name} has no reply, but makes its connection listen: use {_LISTENING[name]} instead")
         answered = not self.is_silent
-        self._skipping = False
+        skipped, self._skipping = self._skipping, False
         if name in _TRANSACTIONS:
             self._note_transaction(name)
         elif name == "SELECT":
             self._note_select(words)
         elif name == "RESET":
-            self._answering = answered = self._altered = True
+            self._answering = self._altered = True
+            answered = not skipped
         elif name == "CLIENT":
             answered = self._note_client(words[1:], answered)
         elif name in _LASTING or words[:2] == ["SCRIPT", "DEBUG"]:

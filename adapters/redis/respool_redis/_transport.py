@@ -18,10 +18,16 @@ from redis.exceptions import ConnectionError
 
 from ._settings import Settings
 
-__all__ = ["TlsTransport", "Transport", "connect"]
+__all__ = ["ClosedByServer", "TlsTransport", "Transport", "connect"]
 
-_CLOSED_BY_SERVER = "Connection closed by server."
 _RECORDS = 1 << 16  # plain bytes encrypted at one time, so that a huge value is not held twice
+
+
+class ClosedByServer(ConnectionError):
+    """The server has closed the connection in good order: everything it had to say has arrived."""
+
+    def __init__(self, message: str = "Connection closed by server.") -> None:
+        super().__init__(message)
 
 
 class Transport:
@@ -69,7 +75,7 @@ class Transport:
         except OSError as error:
             raise ConnectionError(f"Error while reading from socket: {error.strerror or error}") from error
         if not count:
-            raise ConnectionError(_CLOSED_BY_SERVER)
+            raise ClosedByServer
         return self._view[:count]
 
     def is_quiet(self) -> bool:
@@ -155,12 +161,12 @@ class TlsTransport(Transport):
                 if not self._fill():
                     return None
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                raise ConnectionError(_CLOSED_BY_SERVER) from None
+                raise ClosedByServer from None
             except ssl.SSLError as error:
                 raise ConnectionError(f"TLS failed: {error.reason or error}") from error
             else:
                 if not count:
-                    raise ConnectionError(_CLOSED_BY_SERVER)
+                    raise ClosedByServer
                 return self._view[:count]
 
     def is_quiet(self) -> bool:

@@ -23,7 +23,7 @@ import trio
 from redis._parsers import BaseParser, Encoder
 from redis.exceptions import ConnectionError, InvalidResponse
 
-from ._transport import Transport
+from ._transport import ClosedByServer, Transport
 
 __all__ = ["NONE", "ONE", "ONE_RAW", "Commands", "NotSent", "Wire"]
 
@@ -83,6 +83,7 @@ class Wire:
         self._writer: Exchange | None = None  # whose task is writing for all
         self._reading = False  # whether a task waits for the socket to become readable
         self._heir: Exchange | None = None  # woken to take work over, and not running yet
+        self._hung_up = False
         self.broken: ConnectionError | None = None
 
     @property
@@ -193,9 +194,11 @@ class Wire:
     async def hang_up(self) -> None:
         """Stop writing, and listen until the server has closed the connection too.
 
-        Redis lets go of a blocked client that hangs up. If it had answered before, the answer arrives first.
+        Redis lets go of a blocked client that hangs up. If it had answered before, the answer arrives first; so if the
+        end comes without, nothing was done.
         """
         self._transport.shut_writing()
+        self._hung_up = True
         while self.broken is None:
             await self._transport.wait_readable()
             self._receive()
@@ -223,12 +226,6 @@ class Wire:
                     await self._read()
                 else:
                     await self._park(exchange)
-        except trio.Cancelled:
-            # Its reply may have arrived. Then the caller gets it, as from a Trio channel: nothing is lost on the way.
-            if not self._reading:
-                self._receive()
-            if not exchange.settled or exchange.error is not None:
-                raise
         finally:
             if not exchange.settled:
                 self._abandon(exchange)
@@ -397,6 +394,8 @@ class Wire:
             return
         self.broken = error
         self._transport.close()
+        if self._hung_up and isinstance(error, ClosedByServer) and not self._parser.has_data():
+            self._owed.clear()  # none of it was done
         while self._owed:
             exchange = self._owed.popleft()
             exchange.error = (type(error) if exchange.started else NotSent)(*error.args)
