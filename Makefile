@@ -39,7 +39,7 @@ servers:
 	@tests/servers/install
 
 clean:
-	rm -rf $(VENV) $(BENCH) dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # $(1): a virtual environment, $(2): what goes into it. One call at a time; pip before 25.1 does not know --group.
