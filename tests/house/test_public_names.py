@@ -23,6 +23,7 @@ PUBLIC = {
         Body Connection HTTPAdapter HTTPError HeaderInput Headers InvalidRequest NotReusable Origin ProtocolError Proxy
         ProxyError ReadTimeout RequestContext Response ServerDisconnected UpgradedStream WriteTimeout
     """,
+    "respool_mysql": "Connection Cursor DictCursor MySQLAdapter SSCursor SSDictCursor connect",
     "respool_postgres": "Connection PostgresAdapter",
     "respool_redis": "Connection NotSent RedisAdapter",
 }

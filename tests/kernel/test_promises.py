@@ -1012,7 +1012,7 @@ async def test_a_hook_needs_no_name(autojump_clock: MockClock) -> None:
         raise OSError(resource)
 
     class Adapter(GatedAdapter):
-        validate = functools.partial(fail)
+        validate = staticmethod(functools.partial(fail))
 
     async with respool.open_pool(Adapter(), validate_after=0) as pool:
         await warm(pool)
