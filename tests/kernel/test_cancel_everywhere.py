@@ -1,7 +1,6 @@
 """Every public asynchronous operation of the kernel, cancelled at every point where Trio could.
 
-After each point nothing was wrong in the books at any step (`simulation.watched`), and every slot can be acquired
-again.
+After each point nothing was wrong at any step (`simulation.watched`), and every slot can be acquired again.
 """
 
 from __future__ import annotations
