@@ -303,16 +303,19 @@ class LedgerMachine(RuleBasedStateMachine):
     jobs: list[Entry[Thing]]  # begun and not yet over
     totals: Counter[str]
 
-    @initialize(limits=LIMITS, asks=st.booleans())
-    def begin(self, limits: Limits, asks: bool) -> None:
+    @initialize(limits=LIMITS, asks=st.booleans(), holding=st.integers(0, 4))
+    def begin(self, limits: Limits, asks: bool, holding: int) -> None:
         self.books = Books(limits, asks)
         self.waiting, self.holding, self.jobs = [], [], []
         self.totals = Counter()
         self.books.upkeep()
+        for _ in range(min(holding, limits.max_size)):
+            self.acquire(math.inf)
+        self.succeed_all()
 
     # What tasks do.
 
-    @precondition(lambda self: not self.books.ledger.closed)
+    @precondition(lambda self: not self.books.ledger.closed and len(self.waiting) < 5)
     @rule(timeout=TIMEOUTS)
     def acquire(self, timeout: float) -> None:
         lease = self.books.acquire(timeout)
@@ -361,6 +364,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self.books.do(entry)
 
     @precondition(lambda self: self.jobs)
+    @rule()
+    def succeed_all(self) -> None:
+        self.notice()
+        while self.jobs:
+            self.succeed(0)
+            self.notice()
+
+    @precondition(lambda self: self.jobs)
     @rule(which=ANY, permanent=st.booleans())
     def fail(self, which: int, permanent: bool) -> None:
         entry = self.jobs.pop(which % len(self.jobs))
@@ -385,11 +396,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # What the pool does.
 
+    @precondition(lambda self: sum(self.totals.values()) > 10)
     @rule()
     def retire_all(self) -> None:
         self.books.retire_all()
 
-    @precondition(lambda self: len(self.totals) > 3)
+    @precondition(lambda self: sum(self.totals.values()) > 20)
     @rule(at_once=st.booleans())
     def close(self, at_once: bool) -> None:
         if not self.books.ledger.closed:
