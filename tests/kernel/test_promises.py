@@ -12,6 +12,7 @@ import math
 import signal
 import sys
 import tracemalloc
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -1115,6 +1116,15 @@ async def test_jobs_run_in_the_context_of_the_pool(autojump_clock: MockClock) ->
     assert seen == [f"{hook} is the pool's" for hook in ("open", "reset", "validate", "close")]
 
 
+@pytest.fixture
+def control_c() -> Iterator[None]:
+    """Control-C raises KeyboardInterrupt, even if the tests were started in the background, where shells ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("control_c")
 @pytest.mark.parametrize("when", ["in the block", "in is_clean at check-in", "while waiting", "in open"])
 def test_keyboard_interrupt(when: str) -> None:
     """Control-C in any place ends the run as it should; the books are right, and everything is closed."""
