@@ -25,7 +25,7 @@ PUBLIC = {
     """,
     "respool_mysql": "Connection Cursor DictCursor MySQLAdapter SSCursor SSDictCursor connect",
     "respool_postgres": "Connection PostgresAdapter",
-    "respool_redis": "Connection NotSent RedisAdapter",
+    "respool_redis": "Connection NotSent Redis RedisAdapter open_redis",
 }
 
 MODULES = {

@@ -3,5 +3,7 @@
 from __future__ import annotations
 
 from ._adapter import RedisAdapter as RedisAdapter
+from ._client import Redis as Redis
+from ._client import open_redis as open_redis
 from ._connection import Connection as Connection
 from ._wire import NotSent as NotSent

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ._pipeline import Pipeline
     from ._pubsub import Monitor, PubSub
 
-__all__ = ["RedisCommands", "callbacks", "pack"]
+__all__ = ["Packer", "RedisCommands", "callbacks"]
 
 
 class RedisCommands(AsyncRedisModuleCommands, AsyncCoreCommands):  # type: ignore[misc]  # so does redis-py's own
@@ -78,8 +78,9 @@ class RedisCommands(AsyncRedisModuleCommands, AsyncCoreCommands):  # type: ignor
         callback = dict.get(self.response_callbacks, name.upper())
         if callback is None:
             return reply
-        for internal in _INTERNAL_OPTIONS:
-            options.pop(internal, None)
+        if options:
+            for internal in _INTERNAL_OPTIONS:
+                options.pop(internal, None)
         return callback(reply, **options)
 
     def set_response_callback(self, command: str, callback: Callable[..., Any]) -> None:
@@ -190,25 +191,32 @@ def callbacks(protocol: int | None, legacy_responses: bool) -> CaseInsensitiveDi
     return CaseInsensitiveDict(functions)
 
 
-def pack(encoder: Encoder, args: tuple[Any, ...]) -> bytes:
-    """One command in the form Redis reads. A name like ``"CONFIG GET"`` becomes two arguments."""
-    name = args[0]
-    if isinstance(name, str):
-        if " " in name:
+class Packer:
+    """Turns commands into the form Redis reads. A name like ``"CONFIG GET"`` becomes two arguments."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._native = encoder.encoding.lower() in {"utf-8", "utf8"} and encoder.encoding_errors == "strict"
+
+    def pack(self, args: tuple[Any, ...]) -> bytes:
+        """Pack one command.
+
+        Raises:
+          redis.DataError: an argument is not str, bytes, int or float.
+        """
+        name = args[0]
+        if (" " if isinstance(name, str) else b" ") in name:
             args = (*name.split(), *args[1:])
-    elif b" " in name:
-        args = (*name.split(), *args[1:])
-    if encoder.encoding not in _UTF8 or encoder.encoding_errors != "strict":
-        return _pack_encoded(encoder, args)
-    try:
-        return hiredis.pack_command(args)  # type: ignore[no-any-return]
-    except TypeError:  # a bytearray, which the encoder takes; or a mistake, which it explains
-        return _pack_encoded(encoder, args)
+        if self._native:
+            try:
+                return hiredis.pack_command(args)  # type: ignore[no-any-return]
+            except TypeError:
+                pass  # a bytearray, which the encoder takes; or a mistake, which it explains
+        encoded = [bytes(self._encoder.encode(arg)) for arg in args]  # type: ignore[no-untyped-call]
+        return hiredis.pack_command(tuple(encoded))  # type: ignore[arg-type, no-any-return]
 
-
-def _pack_encoded(encoder: Encoder, args: tuple[Any, ...]) -> bytes:
-    encoded = [bytes(encoder.encode(arg)) for arg in args]  # type: ignore[no-untyped-call]
-    return hiredis.pack_command(tuple(encoded))  # type: ignore[arg-type, no-any-return]
-
-
-_UTF8 = frozenset({"utf-8", "utf8", "UTF-8", "UTF8"})
+    def pack_all(self, commands: Commands) -> bytes:
+        """Pack commands one after the other."""
+        if len(commands) == 1:
+            return self.pack(commands[0])
+        return b"".join([self.pack(args) for args in commands])

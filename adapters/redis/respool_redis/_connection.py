@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Any, Self
 
 import trio
 from redis.exceptions import ConnectionError, TimeoutError
 
-from ._commands import RedisCommands, callbacks, pack
+from ._commands import Packer, RedisCommands, callbacks
 from ._session import Session, blocks, command_name, is_noted, takes
 from ._settings import Settings
 from ._transport import Transport, connect
@@ -47,6 +47,8 @@ class Connection(RedisCommands):
     def __init__(self, settings: Settings, transport: Transport, orphaned: Orphaned = log_orphans) -> None:
         super().__init__(settings)
         self.encoder = settings.get_encoder()
+        self._packer = Packer(self.encoder)
+        self._orphaned = orphaned
         self._wire = Wire(transport, self.encoder, orphaned)
         self._session = Session(settings.db)
 
@@ -77,6 +79,11 @@ class Connection(RedisCommands):
         return self._wire.broken is not None
 
     @property
+    def is_usable(self) -> bool:
+        """Whether commands can be sent: not broken, and if nothing is under way the peer has not gone either."""
+        return not self.is_broken and (self._wire.owes or self._wire.is_quiet)
+
+    @property
     def is_clean(self) -> bool:
         """Whether no exchange is half done, the session is as it was opened, the peer is there and has said nothing."""
         return (
@@ -89,14 +96,19 @@ class Connection(RedisCommands):
     async def make_clean(self) -> None:
         """Make the connection clean: read the replies nobody has waited for, put the session back.
 
+        A connection blocked by a command whose caller has gone hangs up and connects again, which is the only way to
+        take the command back, and to know whether it had taken something.
+
         Raises:
-          redis.ConnectionError: it cannot be cleaned, or should not: it is blocked, listens, or is owed too much.
+          redis.ConnectionError: it cannot be cleaned, or is owed so much that a new connection is cheaper.
         """
         if any(blocks(args) for commands in self._wire.outstanding for args in commands):
             await self._wire.hang_up()
-            raise ConnectionError("closed while a blocking command was waiting, because its caller had gone")
-        if self._session.listening:
-            raise ConnectionError("closed because it was used to listen")
+            self._wire = Wire(await connect(self.connection_pool), self.encoder, self._orphaned)
+            await self._start_session()
+        elif self._session.listening:
+            await self._wire.listen_until(self._packer.pack(("RESET",)), [b"RESET", "RESET"])
+            await self._start_session()
         await self._wire.settle(_RESET_LIMIT)
         if not self._session.is_fresh:
             speak = [("CLIENT", "REPLY", "ON")] if self._session.is_silent else []  # RESET's own reply would be skipped
@@ -116,8 +128,8 @@ class Connection(RedisCommands):
 
     async def send_command(self, *args: Any) -> None:
         """Send a command that makes the server send messages from now on. They come from `read_response`."""
-        self._session.listening = True
-        self._wire.send(pack(self.encoder, args))
+        self._session.listen()
+        self._wire.send(self._packer.pack(args))
         await self._wire.flush()
 
     async def read_response(self) -> Any:
@@ -138,23 +150,22 @@ class Connection(RedisCommands):
 
     async def _exchange(self, commands: Commands, decode: Sequence[bool]) -> list[Any]:
         answered = self._note(commands)
-        if answered is not None:
-            decode = [flag for flag, answer in zip(decode, answered, strict=True) if answer]
-        encoder = self.encoder
-        data = (
-            pack(encoder, commands[0]) if len(commands) == 1 else b"".join([pack(encoder, args) for args in commands])
-        )
-        timeout = self.connection_pool.socket_timeout
-        if timeout is None:
-            replies = await self._wire.exchange(data, decode, commands)
-        else:
-            replies = await self._exchange_within(timeout, data, decode, commands)
-        if answered is None or all(answered):
-            return replies
+        if answered is None:
+            return await self._exchange_unnoted(commands, decode)
+        decode = [flag for flag, answer in zip(decode, answered, strict=True) if answer]
+        replies = await self._exchange_unnoted(commands, decode)
         if not decode:
             await self._wire.flush()
         remaining = iter(replies)
         return [next(remaining) if answer else None for answer in answered]
+
+    def _exchange_unnoted(self, commands: Commands, decode: Sequence[bool]) -> Awaitable[list[Any]]:
+        """The same for commands that leave the session as it is."""
+        data = self._packer.pack_all(commands)
+        timeout = self.connection_pool.socket_timeout
+        if timeout is None:
+            return self._wire.exchange(data, decode, commands)
+        return self._exchange_within(timeout, data, decode, commands)
 
     def _note(self, commands: Commands) -> list[bool] | None:
         """Follow what `commands` do to the session. None: nothing, and all will be answered."""
@@ -178,8 +189,7 @@ class Connection(RedisCommands):
         """Send everything a fresh session needs in one write, after the commands in `first`."""
         required, optional = await self._handshake()
         commands = [*first, *required, *optional]
-        data = b"".join([pack(self.encoder, args) for args in commands])
-        replies = await self._wire.exchange(data, [True] * len(commands), commands)
+        replies = await self._wire.exchange(self._packer.pack_all(commands), [True] * len(commands), commands)
         for reply in replies[: len(first) + len(required)]:
             if isinstance(reply, Exception):
                 raise reply

@@ -79,23 +79,10 @@ class Session:
         self._skipping = False  # CLIENT REPLY SKIP, for the next command
         self.listening = False
         """Whether the connection subscribed, or monitors: replies and messages can no longer be told apart."""
-
-    @property
-    def is_fresh(self) -> bool:
+        self.is_fresh = True
         """Whether it is as the handshake left it."""
-        return not (
-            self._altered
-            or self._watching
-            or self._in_transaction
-            or self.listening
-            or self.is_silent
-            or self._db != self._home
-        )
-
-    @property
-    def is_silent(self) -> bool:
+        self.is_silent = False
         """Whether some commands will not be answered: then every command has to be noted."""
-        return not self._answering or self._skipping
 
     def note(self, args: tuple[Any, ...]) -> bool:
         """Follow a command that is about to be sent. Says whether it will be answered.
@@ -120,7 +107,18 @@ class Session:
             answered = self._note_client(words[1:], answered)
         elif name in _LASTING or words[:2] == ["SCRIPT", "DEBUG"]:
             self._altered = True
+        self._judge()
         return answered
+
+    def listen(self) -> None:
+        """The connection is about to subscribe, or to monitor."""
+        self.listening = True
+        self._judge()
+
+    def _judge(self) -> None:
+        self.is_silent = not self._answering or self._skipping
+        altered = self._altered or self._watching or self._in_transaction or self._db != self._home
+        self.is_fresh = not (altered or self.is_silent or self.listening)
 
     def _note_transaction(self, name: str) -> None:
         if name == "MULTI":

@@ -84,13 +84,17 @@ class Transport:
 
     async def wait_readable(self) -> None:
         """Wait until `receive` may have something to say, or somebody calls `nudge` or `close`."""
-        with contextlib.suppress(trio.ClosedResourceError):
+        try:
             await trio.lowlevel.wait_readable(self.socket)
+        except trio.ClosedResourceError:
+            return  # the caller looks at its state again
 
     async def wait_writable(self) -> None:
         """Wait until `send` may have room, or somebody calls `nudge` or `close`."""
-        with contextlib.suppress(trio.ClosedResourceError):
+        try:
             await trio.lowlevel.wait_writable(self.socket)
+        except trio.ClosedResourceError:
+            return
 
     def nudge(self) -> None:
         """Make whoever waits on the socket look again."""

@@ -39,6 +39,7 @@ NONE: tuple[bool, ...] = ()
 
 _NOTHING = object()  # what the parser says when it has no complete reply; None is a reply
 _BACKLOG = 1 << 18  # bytes waiting to be written beyond which callers wait before they add more
+_LAST_MESSAGES = 10_000  # dropped when listening ends
 _BATCH = 512  # commands joined into one write
 
 
@@ -49,18 +50,21 @@ class NotSent(ConnectionError):
 class Exchange:
     """What one caller sent, and the replies it is owed."""
 
-    __slots__ = ("abandoned", "commands", "data", "decode", "error", "replies", "settled", "started", "task")
+    settled = False  # whether all replies have come, or none will
+    abandoned = False  # whether the caller has gone
+    error: ConnectionError | None = None
+    task: trio.lowlevel.Task | None = None  # parked, and to be woken
 
     def __init__(self, data: bytes, decode: Sequence[bool], commands: Commands) -> None:
-        self.data: bytes | memoryview = data  # still to be written
+        self.data: bytes | memoryview = data  # what is still to be written, while the exchange is unsent
         self.decode = decode  # one flag a reply
         self.commands = commands
         self.replies: list[Any] = []
-        self.started = False  # whether the kernel has any of it
-        self.settled = not decode  # whether all replies have come, or none will
-        self.abandoned = False  # whether the caller has gone
-        self.error: ConnectionError | None = None
-        self.task: trio.lowlevel.Task | None = None  # parked, and to be woken
+
+    def unpark(self, _: object) -> trio.lowlevel.Abort:
+        """Trio cancels the parked task."""
+        self.task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class Wire:
@@ -78,6 +82,7 @@ class Wire:
         )
         self._owed: deque[Exchange] = deque()  # in the order of their commands; the left one gets the next reply
         self._unsent: deque[Exchange] = deque()  # not written yet, or only in part; the same order
+        self._torn = False  # whether the oldest of them is written in part
         self._backlog = 0  # bytes in _unsent
         self._room = trio.lowlevel.ParkingLot()  # callers kept waiting by a long backlog
         self._writer: Exchange | None = None  # whose task is writing for all
@@ -108,32 +113,49 @@ class Wire:
           NotSent: the connection was broken, or broke before any of `data` was written.
           redis.ConnectionError: it broke later; the server may have done what it was told.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._unsent:
+            await trio.lowlevel.checkpoint_if_cancelled()  # others are only written after they have waited
         while self._backlog > _BACKLOG:
             await self._room.park()
         if self.broken is not None:
             raise NotSent(*self.broken.args) from self.broken
         exchange = Exchange(data, decode, commands)
         alone = not self._owed and not self._unsent
-        if decode:
-            self._owed.append(exchange)
-        self._unsent.append(exchange)
-        self._backlog += len(data)
+        self._enqueue(exchange)
         if alone:
             self._write()
         elif self._writer is None:
             await self._write_batch(exchange)
-        await self._wait(exchange)
+        try:
+            while not exchange.settled:
+                if self._reading and (self._writer is not None or not self._has_unsent):
+                    await self._park(exchange)
+                elif self._writer is None and self._has_unsent:
+                    await self._write_patiently(exchange)
+                else:
+                    await self._read()
+        finally:
+            if not exchange.settled:
+                self._abandon(exchange)
+            if self._owed or self._unsent:
+                self._hand_over()
         if exchange.error is not None:
             raise exchange.error
         return exchange.replies
+
+    def _enqueue(self, exchange: Exchange) -> None:
+        if exchange.decode:
+            self._owed.append(exchange)
+        else:
+            exchange.settled = True
+        self._unsent.append(exchange)
+        self._backlog += len(exchange.data)
 
     def send(self, data: bytes) -> None:
         """Write a command that gets no reply of its own, as far as the socket has room. `flush` writes the rest."""
         if self.broken is not None:
             raise NotSent(*self.broken.args) from self.broken
-        self._unsent.append(Exchange(data, NONE, ()))
-        self._backlog += len(data)
+        self._enqueue(Exchange(data, NONE, ()))
         self._write()
 
     async def flush(self) -> None:
@@ -169,6 +191,19 @@ class Wire:
         if message is _NOTHING:
             self._raise_if_broken()
         return message
+
+    async def listen_until(self, data: bytes, answers: list[Any]) -> None:
+        """Write `data`, and drop what comes until one of its `answers`: the end of listening.
+
+        Raises:
+          redis.ConnectionError: the connection is broken, or too many messages come before the answer.
+        """
+        self.send(data)
+        await self.flush()
+        for _ in range(_LAST_MESSAGES):
+            if await self.receive() in answers:
+                return
+        raise ConnectionError("too many messages to somebody who no longer listens")
 
     async def settle(self, limit: int) -> None:
         """Receive and drop every reply still owed, and whatever was pushed.
@@ -217,21 +252,6 @@ class Wire:
 
     # Waiting. Exactly one of: write for all, read for all, park.
 
-    async def _wait(self, exchange: Exchange) -> None:
-        try:
-            while not exchange.settled:
-                if self._writer is None and self._has_unsent:
-                    await self._write_patiently(exchange)
-                elif not self._reading:
-                    await self._read()
-                else:
-                    await self._park(exchange)
-        finally:
-            if not exchange.settled:
-                self._abandon(exchange)
-            if self._owed or self._unsent:
-                self._hand_over()
-
     async def _read(self) -> None:
         """Be the leader for one turn: wait for the socket, then give out what came."""
         self._reading = True
@@ -263,12 +283,7 @@ class Wire:
     async def _park(self, exchange: Exchange) -> None:
         """Wait until the reply is here, or there is work to take over."""
         exchange.task = trio.lowlevel.current_task()
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            exchange.task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        await trio.lowlevel.wait_task_rescheduled(exchange.unpark)
         if self._heir is exchange:
             self._heir = None
 
@@ -294,10 +309,13 @@ class Wire:
     def _abandon(self, exchange: Exchange) -> None:
         """Its caller goes: withdraw it if the kernel has nothing of it yet, else let it swallow its replies."""
         exchange.abandoned = True
-        if not exchange.started and exchange in self._unsent:
+        if exchange in self._unsent and not self._is_started(exchange):
             self._owed.remove(exchange)
             self._unsent.remove(exchange)
             self._unload(len(exchange.data))
+
+    def _is_started(self, unsent: Exchange) -> bool:
+        return self._torn and unsent is self._unsent[0]
 
     def _unload(self, count: int) -> None:
         self._backlog -= count
@@ -325,17 +343,18 @@ class Wire:
 
     def _account(self, sent: int) -> None:
         """Cross `sent` bytes off the oldest of the unsent."""
+        everything = sent == self._backlog
         self._unload(sent)
-        while self._unsent:
-            exchange = self._unsent[0]
-            if sent:
-                exchange.started = True
-            if sent < len(exchange.data):
-                exchange.data = memoryview(exchange.data)[sent:]
-                return
-            sent -= len(exchange.data)
-            exchange.data = b""
-            self._unsent.popleft()
+        if everything:
+            self._unsent.clear()
+            self._torn = False
+            return
+        while sent >= len(self._unsent[0].data):
+            sent -= len(self._unsent.popleft().data)
+            self._torn = False
+        if sent:
+            self._unsent[0].data = memoryview(self._unsent[0].data)[sent:]
+            self._torn = True
 
     def _receive(self) -> int:
         """Take what has arrived and give it out. Says how many bytes that was."""
@@ -368,17 +387,19 @@ class Wire:
 
     def _give_out(self) -> None:
         """Give each complete reply to the oldest exchange. Push messages are nobody's reply."""
-        while self._owed:
-            exchange = self._owed[0]
+        owed = self._owed
+        while owed:
+            exchange = owed[0]
+            decode = exchange.decode
             replies = exchange.replies
-            reply = self._parse(exchange.decode[len(replies)])
+            reply = self._parse(decode[len(replies)])
             if reply is _NOTHING:
                 return
-            if isinstance(reply, hiredis.PushNotification):
+            if type(reply) is hiredis.PushNotification:
                 continue
             replies.append(reply)
-            if len(replies) == len(exchange.decode):
-                self._owed.popleft()
+            if len(replies) == len(decode):
+                owed.popleft()
                 self._settle(exchange)
 
     def _settle(self, exchange: Exchange) -> None:
@@ -396,10 +417,13 @@ class Wire:
         self._transport.close()
         if self._hung_up and isinstance(error, ClosedByServer) and not self._parser.has_data():
             self._owed.clear()  # none of it was done
-        while self._owed:
-            exchange = self._owed.popleft()
-            exchange.error = (type(error) if exchange.started else NotSent)(*error.args)
-            exchange.error.__cause__ = error
-            self._settle(exchange)
+        unsent = set(self._unsent)
+        if self._torn:
+            unsent.remove(self._unsent[0])
         self._unsent.clear()
         self._unload(self._backlog)
+        while self._owed:
+            exchange = self._owed.popleft()
+            exchange.error = (NotSent if exchange in unsent else type(error))(*error.args)
+            exchange.error.__cause__ = error
+            self._settle(exchange)
