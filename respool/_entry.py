@@ -63,6 +63,12 @@ class Discard(enum.Enum):
     """It was idle for ``max_idle``."""
     RETIRED = "retired"
     """Its generation was retired."""
+    MADE_ROOM = "made room"
+    """It made room for a resource of another pool with the same budget."""
+    RESIZED = "resized"
+    """``max_size`` was lowered."""
+    QUIESCED = "quiesced"
+    """`Pool.quiesce` or `Pool.drain` was called."""
     CLOSED = "closed"
     """The pool is closing."""
 
@@ -74,10 +80,12 @@ class Entry(Generic[T]):
     state: State = State.OPENING
     resource: T = attrs.field(default=None, repr=False)  # set before it is ever lent
     generation: int = 0
-    expires_at: float = -math.inf  # set when opened; in the past for what is to be closed when it comes back
+    expires_at: float = -math.inf  # set when opened; again -inf once the entry is doomed
+    doom: Discard | None = None  # why it is to be closed as soon as nobody holds it, whatever its age
+    discarded: Discard | None = None  # why it was, from CLOSING on
     idle_since: float = 0.0
     uses: int = 0
-    lease: Lease[T] | None = None  # not None exactly in LENT
+    leases: set[Lease[T]] = attrs.field(factory=set)  # not empty exactly in LENT
     job: Any = None  # the cancel scope of the task at work on it, if any; the pool's business
 
     def become(self, state: State) -> None:
@@ -92,12 +100,14 @@ class Lease(Generic[T]):
     A hand-written class because one is made for every acquire. What only a waiting lease needs is set only there.
     """
 
-    __slots__ = ("entry", "error", "latest_start", "since", "stack", "task", "waiting_since")
+    __slots__ = ("entry", "error", "latest_start", "line", "since", "stack", "task", "waiting_since", "warned")
 
-    entry: Entry[T] | None  # the resource held
+    entry: Any  # the Entry[T] held, or None
     error: Exception | None  # why waiting ended in vain
     latest_start: float  # a waiting lease served after this would be served too late
+    line: int  # where it waits: the value of its priority
     since: float  # when the hold began
     stack: str | None
     task: Any
     waiting_since: float
+    warned: bool  # whether its long hold has been reported

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import trio
 
-__all__ = ["OpenFailed", "PoolClosed", "PoolError", "PoolOverloaded", "PoolTimeout"]
+__all__ = ["LeaseRevoked", "OpenFailed", "PoolClosed", "PoolDeadlock", "PoolError", "PoolOverloaded", "PoolTimeout"]
 
 
 class PoolError(Exception):
@@ -23,7 +23,11 @@ class PoolTimeout(PoolError, trio.TooSlowError):
 
 
 class PoolOverloaded(PoolError):
-    """The pool refused at once, rather than let one more task wait for nothing. The server needs less work."""
+    """The pool refused, rather than let one more task wait for nothing.
+
+    ``max_waiting`` tasks are waiting already, or the caller's deadline no longer leaves the time that a use takes. The
+    server needs less work, or the caller more patience.
+    """
 
 
 class PoolClosed(PoolError):
@@ -31,4 +35,18 @@ class PoolClosed(PoolError):
 
 
 class OpenFailed(PoolError):
-    """Resources cannot be opened and trying again will not help, says the adapter; its error is the ``__cause__``."""
+    """No resource can be opened; the error of `Adapter.open` is the ``__cause__``.
+
+    Either the adapter says that trying again will not help, or the pool was opened with ``fail_fast``.
+    """
+
+
+class PoolDeadlock(PoolError):
+    """Every resource is held by a task that itself waits for this pool, or for child tasks that do.
+
+    Your code acquires while it holds a lease. Acquire once and pass the resource on, or acquire from another pool.
+    """
+
+
+class LeaseRevoked(PoolError):
+    """The lease lasted longer than ``max_hold``, so the pool cancelled its block."""

@@ -9,9 +9,11 @@ Invariants, true whenever a public method returns:
 
 * Bounds: ``len(entries) <= max_size``. An entry is in the census from before ``open`` until after ``close``.
 * No lost wake-ups: every waiting lease has an entry in CHECKING for it if there is an idle one to check, and otherwise
-  one in OPENING if there is room, unless the server is being left alone after a failure (until ``retry_at``).
-* First come, first served: while a lease is waiting, an entry is lent to the first in the queue and to nobody else.
-* An entry has a lease exactly in LENT, and stands in the idle stack exactly in IDLE.
+  one in OPENING if there is room, unless the pool is paused, what is left is reserved for more urgent leases, or the
+  server is being left alone after a failure (until ``retry_at``).
+* First come, first served: while a lease is waiting, an entry is lent to the first in the queue and to nobody else;
+  who is first, the queue says.
+* An entry has leases exactly in LENT and never more than ``share``; it stands in the idle stack exactly in IDLE.
 
 Where the ideas come from: all bookkeeping behind one lock with no await in it is bb8's ``internals.rs``; the idle
 stack that lends the warmest and retires the coldest is connection_pool's and puddle's; handing a resource straight to
@@ -21,16 +23,19 @@ Blog (M. Brooker, 2015).
 
 from __future__ import annotations
 
-import heapq
 import math
 import random
 from bisect import bisect_left
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
+import attrs
+
+from ._budget import Budget
 from ._entry import Discard, Entry, Lease, State
 from ._limits import Limits
+from ._queue import Priority, Queue
 from ._statistics import BOUNDS, Histogram
 
 __all__ = ["Ledger"]
@@ -40,109 +45,151 @@ T = TypeVar("T")
 # Looking a member up on an enum class costs as much as a function call.
 IDLE = State.IDLE
 LENT = State.LENT
+URGENT = Priority.URGENT
+NORMAL = Priority.NORMAL
 
 _FIRST_BACKOFF = 0.1  # seconds: upper bound of the first wait after a failed open
 _LONGEST_BACKOFF = 5.0  # seconds: so that recovery is noticed soon
+_UPKEEP_PERIOD = 0.1  # seconds: how often to look around while somebody is waiting
+_TRUSTED_IDLE = 0.001  # seconds of idleness in which nothing can have happened, not even a frozen process
 _LIFETIME_JITTER = 0.1  # fraction of max_lifetime by which a resource's own may be shorter
 
 
+@attrs.define(eq=False, kw_only=True)
 class Ledger(Generic[T]):
     """The books of one pool."""
 
-    def __init__(self, limits: Limits, is_clean: Callable[[T], bool] | None, wake: Callable[[Any], object]) -> None:
-        self.limits = limits
-        self.wake = wake  # takes a lease's task; must not run it at once
-        self.is_clean = is_clean  # None: every resource is, always
-        self.entries: set[Entry[T]] = set()  # the census
-        self.idle: deque[Entry[T]] = deque()  # coldest first; lent from the right
-        self.queue: OrderedDict[Lease[T], None] = OrderedDict()  # first come first; quick to leave from the middle
-        self.work: list[Entry[T]] = []
-        self.closed = False
-        self.generation = 0
-        self.arriving = 0  # entries in OPENING or CHECKING: each will serve a waiter soon
-        self.opening = 0  # entries in OPENING
-        self.failures = 0  # failed opens in a row
-        self.retry_at = -math.inf  # no open begins before this
-        self.open_error: Exception | None = None  # of the last open, if it failed
-        self.open_error_permanent = False
-        self.due = -math.inf  # when `expired` or `tidy` next has something to do, or earlier
-        # The queue is sorted by the deadlines that acquire_timeout sets; this heap holds the leases with other ones,
-        # some of them long gone. The number breaks ties.
-        self._deadlines: list[tuple[float, int, Lease[T]]] = []
-        self._pushed = 0
-        # totals since the start
-        self.timeouts = self.refused = self.cancelled = 0
-        self.opened_total = self.open_failures = 0
-        self.discards: Counter[Discard] = Counter()
-        self.wait_time = Histogram()
-        self.use_time = Histogram()
-        self.open_time = Histogram()
+    limits: Limits
+    is_clean: Callable[[T], bool] | None = None  # None: every resource is, always
+    wake: Callable[[Any], object]  # takes a lease's task; must not run it at once
+    nudge: Callable[[], object]  # called by the budget after it has changed these books, on another pool's behalf
+    share: int = 1  # leases one resource may serve at a time
+    budget: Budget | None = None
+    clock_jumped: Callable[[], bool] = bool  # whether time has passed that `now` does not show
 
-    # A lease's way: try_lend, or enqueue and then hand-over, give_up or expire; in the end check_in.
+    entries: set[Entry[T]] = attrs.field(init=False, factory=set)  # the census
+    idle: deque[Entry[T]] = attrs.field(init=False, factory=deque)  # coldest first; lent from the right
+    spare: dict[Entry[T], None] = attrs.field(init=False, factory=dict)  # lent, shared, and able to serve more leases
+    queue: Queue[T] = attrs.field(init=False)
+    work: list[Entry[T]] = attrs.field(init=False, factory=list)
+
+    closed: bool = attrs.field(init=False, default=False)
+    paused: bool = attrs.field(init=False, default=False)
+    guarded: bool = attrs.field(init=False)  # whether there may be free resources that not every lease may have
+    suspect_before: float = attrs.field(init=False, default=-math.inf)  # idle since before this: validate first
+    generation: int = attrs.field(init=False, default=0)
+    arriving: int = attrs.field(init=False, default=0)  # entries in OPENING or CHECKING: each will serve a waiter soon
+    opening: int = attrs.field(init=False, default=0)  # entries in OPENING
+    due: float = attrs.field(init=False, default=-math.inf)  # when upkeep has something to do, or earlier
+
+    failures: int = attrs.field(init=False, default=0)  # failed opens in a row
+    retry_at: float = attrs.field(init=False, default=-math.inf)  # no open begins before this
+    open_error: Exception | None = attrs.field(init=False, default=None)  # of the last open, if it failed
+    open_error_permanent: bool = attrs.field(init=False, default=False)
+
+    expected_use: float = attrs.field(init=False, default=0.0)  # seconds; nine in ten uses take longer
+    pace: float = attrs.field(init=False, default=math.inf)  # average seconds between check-ins at full use
+
+    # totals since the start
+    timeouts: int = attrs.field(init=False, default=0)
+    refused: int = attrs.field(init=False, default=0)
+    cancelled: int = attrs.field(init=False, default=0)
+    opened_total: int = attrs.field(init=False, default=0)
+    open_failures: int = attrs.field(init=False, default=0)
+    discards: Counter[Discard] = attrs.field(init=False, factory=Counter)
+    wait_time: Histogram = attrs.field(init=False, factory=Histogram)
+    use_time: Histogram = attrs.field(init=False, factory=Histogram)
+    open_time: Histogram = attrs.field(init=False, factory=Histogram)
+
+    def __attrs_post_init__(self) -> None:
+        self.queue = Queue(self.limits.acquire_timeout)
+        self.guarded = self.limits.reserved > 0
+
+    # A lease's way: try_lend, or enqueue and then hand-over, give_up or dismiss; in the end check_in.
 
     def try_lend(self, lease: Lease[T], now: float) -> bool:
-        """Lend the warmest idle resource that is fit to be lent, if there is one. Nobody may be waiting."""
+        """Lend the warmest idle resource, or else the least loaded shared one, if any is fit to be lent.
+
+        Nobody may be waiting who would come before `lease`.
+        """
+        if self.guarded and self._held_back(lease.line):
+            return False
         idle = self.idle
         is_clean = self.is_clean
-        while idle and now - idle[-1].idle_since < self.limits.validate_after:
-            entry = idle.pop()
+        while idle:
+            entry = idle[-1]
+            since = entry.idle_since
+            if since <= now - self.limits.validate_after or since <= self.suspect_before:
+                break  # and so has what is left, for longer still
+            if now - since > _TRUSTED_IDLE and self.clock_jumped():
+                self.suspect_before = now
+                break
+            idle.pop()
+            if self.budget is not None:
+                self.budget.not_idle(entry)
             if is_clean is None or is_clean(entry.resource):
                 assert entry.state is IDLE, f"bug: {entry.state.name} in the idle stack"
                 entry.state = LENT
-                entry.lease = lease
+                entry.leases.add(lease)
                 lease.entry = entry
                 lease.since = now
+                if self.share > 1:
+                    self._sort_spare(entry)
                 return True
             self._reset(entry)
-        return False  # what is left has been idle for longer still
+        return bool(self.spare) and self._lend_spare(lease, now)
 
     def enqueue(self, lease: Lease[T], now: float, latest_start: float) -> None:
-        """Let `lease` wait its turn, but not beyond `latest_start`."""
+        """Let `lease`, which `try_lend` has not served, wait its turn, but not beyond `latest_start`."""
         lease.error = None
         lease.waiting_since = now
         lease.latest_start = latest_start
-        self.queue[lease] = None
-        if latest_start < self.due:
-            self.due = latest_start
-        if latest_start != now + self.limits.acquire_timeout:
-            self._remember_deadline(lease)
+        self.queue.push(lease)
+        if now + _UPKEEP_PERIOD < self.due or latest_start < self.due:
+            self.due = min(now + _UPKEEP_PERIOD, latest_start)
         if self.idle or len(self.entries) < self.limits.max_size:
-            self._provide(now)
+            self.provide(now)
 
-    def give_up(self, lease: Lease[T]) -> None:
+    def give_up(self, lease: Lease[T], now: float) -> None:
         """`lease`'s task was cancelled while it waited."""
-        del self.queue[lease]
+        self.queue.remove(lease, late=now >= lease.latest_start)
         self.cancelled += 1
+
+    def dismiss(self, lease: Lease[T], error: Exception, *, late: bool = False) -> None:
+        """End the wait of `lease` with `error`; `late` if that is because its time was up."""
+        self.queue.remove(lease, late=late)
+        lease.error = error
+        self.wake(lease.task)
 
     def check_in(self, lease: Lease[T], now: float, *, broken: bool = False) -> None:
         """`lease` is over; its resource goes to the next waiter or the idle stack, is reset, or is discarded."""
-        entry = lease.entry
-        assert entry is not None, "bug: checked in twice"
-        lease.entry = None
         used = now - lease.since
         use_time = self.use_time
         use_time.counts[bisect_left(BOUNDS, used)] += 1  # Histogram.add, without the call
         use_time.sum += used
-        if entry.lease is not lease:
-            return  # the pool closed the resource under its borrower
+        entry = lease.entry
+        if entry is None:
+            return  # the resource was closed under its borrower
+        lease.entry = None
+        entry.leases.remove(lease)
         entry.uses += 1
         is_clean = self.is_clean
         if broken:
             self.discard(entry, Discard.BROKEN)
         elif now >= entry.expires_at or entry.uses >= self.limits.max_uses:
-            self.discard(entry, self._why_unfit(entry))
-        elif is_clean is None or is_clean(entry.resource):
+            self._retire(entry)
+        elif entry.leases or is_clean is None or is_clean(entry.resource):
             self._place(entry, now)
         else:
             self._reset(entry)
 
-    # A resource's way: what the pool's tasks report.
+    # A resource's way: what the pool's jobs report.
 
     def opened(self, entry: Entry[T], resource: T, took: float, now: float) -> None:
         """`Adapter.open` returned."""
         self._arrived(entry)
         entry.resource = resource
-        if entry.generation == self.generation and not self.closed:
+        if entry.doom is None:
             entry.expires_at = now + self.limits.max_lifetime * (1 - random.random() * _LIFETIME_JITTER)  # noqa: S311
         self.opened_total += 1
         self.open_time.add(took)
@@ -151,13 +198,11 @@ class Ledger(Generic[T]):
         self.open_error = None
         self.due = min(self.due, entry.expires_at, now + self.limits.max_idle)
         self._settle(entry, now)
-        self._provide(now)
+        self.provide(now)
 
     def open_failed(self, entry: Entry[T], error: Exception, now: float, *, permanent: bool) -> None:
         """`Adapter.open` raised, or ran out of time. Nothing is open."""
         self._arrived(entry)
-        entry.become(State.GONE)
-        self.entries.discard(entry)
         self.open_failures += 1
         self.failures += 1
         self.open_error = error
@@ -165,12 +210,12 @@ class Ledger(Generic[T]):
         ceiling = min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2 ** min(self.failures - 1, 16))
         self.retry_at = now + random.uniform(0, ceiling)  # noqa: S311
         self.due = min(self.due, self.retry_at)
+        self.gone(entry, now)
 
-    def open_abandoned(self, entry: Entry[T]) -> None:
+    def open_abandoned(self, entry: Entry[T], now: float) -> None:
         """`Adapter.open` was cancelled because the pool is closing. Nothing is open."""
         self._arrived(entry)
-        entry.become(State.GONE)
-        self.entries.discard(entry)
+        self.gone(entry, now)
 
     def recovered(self, entry: Entry[T], now: float) -> None:
         """`Adapter.validate` or `Adapter.reset` returned."""
@@ -180,156 +225,219 @@ class Ledger(Generic[T]):
         if self.is_clean is None or self.is_clean(entry.resource):
             self._settle(entry, now)
         else:
-            self.discard(entry, Discard.INVALID if checked else Discard.BROKEN)
-        self._provide(now)
+            self.discard(entry, entry.doom or (Discard.INVALID if checked else Discard.BROKEN))
+        self.provide(now)
 
     def unrecoverable(self, entry: Entry[T], now: float) -> None:
         """`Adapter.validate` or `Adapter.reset` raised, or ran out of time."""
-        if entry.state is State.CHECKING:
+        checked = entry.state is State.CHECKING
+        if checked:
             self.arriving -= 1
-        if self.closed:
-            self.discard(entry, Discard.CLOSED)
-        elif entry.state is State.CHECKING:
-            self.discard(entry, Discard.INVALID)
-            # What has been idle for longer has very likely met the same fate (a NAT or a firewall forgot the
-            # connection), and a borrower should not have to find that out one time-out after the other.
-            while self.idle and self.idle[0].idle_since <= entry.idle_since:
-                self.discard(self.idle.popleft(), Discard.INVALID)
-        else:
-            self.discard(entry, Discard.BROKEN)
-        self._provide(now)
+        self.discard(entry, entry.doom or (Discard.INVALID if checked else Discard.BROKEN))
+        # What has been idle for longer has very likely met the same fate (a NAT or a firewall forgot the connection),
+        # and a borrower should not have to find that out one time-out after the other.
+        while checked and self.idle and self.idle[0].idle_since <= entry.idle_since:
+            self._discard_idle(self.idle[0], Discard.INVALID)
+        self.provide(now)
 
     def discard(self, entry: Entry[T], reason: Discard) -> None:
-        """Have `entry`'s resource closed. An idle entry must have been taken off the stack."""
+        """Have `entry`'s resource closed, even under its borrowers. An idle one must have been taken off the stack."""
         entry.become(State.CLOSING)
-        entry.lease = None
+        for lease in entry.leases:
+            lease.entry = None
+        entry.leases.clear()
+        self.spare.pop(entry, None)
+        entry.discarded = reason
         self.discards[reason] += 1
         self.work.append(entry)
 
     def gone(self, entry: Entry[T], now: float) -> None:
-        """`Adapter.close` is over, one way or another."""
+        """`Adapter.close` is over, one way or another, or there was nothing to close."""
         entry.become(State.GONE)
         self.entries.discard(entry)
-        self._provide(now)
+        if self.budget is not None:
+            self.budget.release(entry, now)
+        self.provide(now)
 
     # The pool's own way.
 
     def retire_all(self, now: float) -> None:
-        """Begin a new generation: close what is idle now, and the rest as it comes back."""
+        """Begin a new generation: close what is idle now, and the rest as it comes back.
+
+        Those that ``min_size`` asks for begin to be replaced in the same step, as far as there is room.
+        """
         self.generation += 1
-        self._expire_all()
-        self._provide(now)
+        self._doom(self.entries, Discard.RETIRED)
+        self.provide(now)
+
+    def quiesce(self, *, lent: bool) -> None:
+        """Close what is idle, and on demand the rest as it comes back."""
+        self._doom(self.entries if lent else list(self.idle), Discard.QUIESCED)
+
+    def resize(self, limits: Limits, now: float) -> None:
+        """Go by new limits: close what is too many, the coldest first, then what is lent as it comes back."""
+        self.limits = limits
+        self.guarded = self.paused or limits.reserved > 0
+        excess = self._staying() - limits.max_size
+        if excess > 0:
+            others = [entry for entry in self.entries if entry.state not in (IDLE, State.CLOSING)]
+            self._doom([*self.idle, *others][:excess], Discard.RESIZED)
+        self.provide(now)
+
+    def pause(self) -> None:
+        """Lend nothing until `resume`."""
+        self.paused = self.guarded = True
+
+    def resume(self, now: float) -> None:
+        """Lend again."""
+        self.paused = False
+        self.guarded = self.limits.reserved > 0
+        self.provide(now)
 
     def close(self) -> None:
-        """Close what is idle, and open and lend nothing more. The caller fails the waiters."""
+        """Close what is idle, and open and lend nothing more. The caller dismisses the waiters."""
         self.closed = True
-        self._expire_all()
+        self._doom(self.entries, Discard.CLOSED)
 
     def close_lent(self) -> None:
         """Take every lent resource away from its borrower."""
-        for entry in [entry for entry in self.entries if entry.state is State.LENT]:
+        for entry in [entry for entry in self.entries if entry.state is LENT]:
             self.discard(entry, Discard.CLOSED)
 
-    def dismiss(self, lease: Lease[T], error: Exception) -> None:
-        """End the wait of `lease` with `error`."""
-        del self.queue[lease]
-        lease.error = error
-        self.wake(lease.task)
-
     def hopeless(self) -> bool:
-        """Whether opening fails for good while nothing is in use or under way that could serve a waiter instead."""
+        """Whether opening fails, for good or with ``fail_fast``, and nothing else could serve a waiter instead."""
         return (
             self.open_error is not None
-            and self.open_error_permanent
+            and (self.open_error_permanent or self.limits.fail_fast)
             and all(entry.state is State.CLOSING for entry in self.entries)
         )
 
-    def expired(self, now: float) -> list[Lease[T]]:
-        """The waiting leases that can no longer be served in time. The caller dismisses them."""
-        late: list[Lease[T]] = []
-        for lease in self.queue:
-            if lease.latest_start <= now:
-                late.append(lease)
-            elif lease.latest_start == lease.waiting_since + self.limits.acquire_timeout:
-                break  # so have all that follow, unless the heap knows better
-        heap = self._deadlines
-        while heap and heap[0][0] <= now:
-            lease = heapq.heappop(heap)[2]
-            if lease in self.queue and lease.latest_start <= now:
-                late.append(lease)
-        return list(dict.fromkeys(late))
-
     def tidy(self, now: float) -> None:
-        """Retire what is too old or unused, and open what is missing."""
+        """Retire what is too old or unused, open what is missing, and say when to come back."""
+        use_time = self.use_time.snapshot()
+        if use_time.count:
+            self.expected_use = use_time.quantile(0.1)
+            self.pace = use_time.sum / use_time.count / (self.limits.max_size * self.share)
         self._retire_idle(now)
-        self._provide(now)
+        self.provide(now)
         self.due = self._next_due(now)
 
     def count(self, state: State) -> int:
         """How many entries are in `state`."""
         return sum(entry.state is state for entry in self.entries)
 
+    def take_idle(self, entry: Entry[T]) -> None:
+        """Take `entry` off the idle stack."""
+        if self.idle[-1] is entry:
+            self.idle.pop()
+        else:
+            self.idle.remove(entry)
+        if self.budget is not None:
+            self.budget.not_idle(entry)
+
+    def provide(self, now: float) -> None:
+        """See to it that every waiter has a resource coming, and that ``min_size`` are there."""
+        # Whatever is being opened: that may take long, or fail.
+        while self.idle and self._entitled() > self.arriving - self.opening:
+            entry = self.idle[-1]
+            self.take_idle(entry)
+            if max(now - self.limits.validate_after, self.suspect_before) >= entry.idle_since:
+                entry.become(State.CHECKING)
+                self.arriving += 1
+                self.work.append(entry)
+            elif self.is_clean is None or self.is_clean(entry.resource):
+                self._place(entry, now)
+            else:
+                self._reset(entry)
+        for _ in range(self._short_of(now)):
+            waited_for = self._entitled() > self.arriving
+            if self.budget is not None and not self.budget.take(self, now, waited_for=waited_for):
+                break
+            entry = Entry(generation=self.generation)
+            self.entries.add(entry)
+            self.arriving += 1
+            self.opening += 1
+            self.work.append(entry)
+
     # Helpers.
 
-    def _next_due(self, now: float) -> float:
-        due = self._deadlines[0][0] if self._deadlines else math.inf
-        for lease in self.queue:
-            due = min(due, lease.latest_start)
-            if lease.latest_start == lease.waiting_since + self.limits.acquire_timeout:
-                break
-        if now < self.retry_at:
-            due = min(due, self.retry_at)
-        # One that is lent now may be idle by the time it expires.
-        due = min([due, *(entry.expires_at for entry in self.entries if entry.expires_at > now)])
-        if self._staying() > self.limits.min_size:
-            # Whatever comes to be idle later than now is due later than this.
-            due = min(due, (self.idle[0].idle_since if self.idle else now) + self.limits.max_idle)
-        return due
+    def _sort_spare(self, entry: Entry[T]) -> None:
+        """Put a shared entry among those with something to spare, or take it away, as its number of leases demands."""
+        if 0 < len(entry.leases) < self.share and entry.doom is None:
+            self.spare[entry] = None
+        else:
+            self.spare.pop(entry, None)
+
+    def _lend_spare(self, lease: Lease[T], now: float) -> bool:
+        for entry in [entry for entry in self.spare if now >= entry.expires_at]:
+            del self.spare[entry]
+        if not self.spare:
+            return False
+        entry = min(self.spare, key=_load)
+        entry.leases.add(lease)
+        lease.entry = entry
+        lease.since = now
+        self._sort_spare(entry)
+        return True
 
     def _place(self, entry: Entry[T], now: float) -> None:
-        """Hand a clean resource to the first waiter, or to nobody."""
-        if entry.state is not LENT:
-            entry.become(LENT if self.queue else IDLE)
-        if self.queue:
-            lease, _ = self.queue.popitem(last=False)
-            self.wait_time.add(now - lease.waiting_since)
-            entry.lease = lease
+        """Hand what a resource has to give to the first waiters; if nobody takes any of it, it is idle."""
+        queue = self.queue
+        if self.budget is not None and not entry.leases and self.budget.must_give_way(self, entry):
+            self.discard(entry, Discard.MADE_ROOM)
+            return
+        while queue.size and len(entry.leases) < self.share:
+            if self.guarded and not self._entitled(besides=entry):
+                break
+            lease = queue.pop()
+            waited = now - lease.waiting_since
+            self.wait_time.counts[bisect_left(BOUNDS, waited)] += 1
+            self.wait_time.sum += waited
+            if entry.state is not LENT:
+                entry.become(LENT)
+            entry.leases.add(lease)
             lease.entry = entry
             lease.since = now
             self.wake(lease.task)
-        else:
-            entry.state = IDLE
-            entry.lease = None
+        if not entry.leases:
+            entry.become(IDLE)
             entry.idle_since = now
             self.idle.append(entry)
+            if self.budget is not None:
+                self.budget.now_idle(entry, self)
+        if self.share > 1:
+            self._sort_spare(entry)
 
     def _settle(self, entry: Entry[T], now: float) -> None:
-        """Place a resource that a task of the pool's has made ready, if it is still wanted."""
-        if now >= entry.expires_at or entry.uses >= self.limits.max_uses:
-            self.discard(entry, self._why_unfit(entry))
+        """Place a resource that a job has made ready, if it is still wanted."""
+        if now >= entry.expires_at:
+            self._retire(entry)
         else:
             self._place(entry, now)
 
-    def _why_unfit(self, entry: Entry[T]) -> Discard:
-        if self.closed:
-            return Discard.CLOSED
-        if entry.generation != self.generation:
-            return Discard.RETIRED
-        if entry.uses >= self.limits.max_uses:
-            return Discard.USED_UP
-        return Discard.EXPIRED
+    def _retire(self, entry: Entry[T]) -> None:
+        """Discard a resource that is too old or used up, as soon as nobody holds it."""
+        if entry.leases:
+            self.spare.pop(entry, None)
+        else:
+            used_up = entry.uses >= self.limits.max_uses
+            self.discard(entry, entry.doom or (Discard.USED_UP if used_up else Discard.EXPIRED))
 
-    def _expire_all(self) -> None:
-        """Close what is idle now and the rest as it comes back."""
-        for entry in self.entries:
+    def _doom(self, entries: Iterable[Entry[T]], reason: Discard) -> None:
+        """Close those of `entries` that are idle now, and the rest as they come back."""
+        for entry in entries:
             entry.expires_at = -math.inf
-        while self.idle:
-            entry = self.idle.popleft()
-            self.discard(entry, self._why_unfit(entry))
+            entry.doom = reason
+            self.spare.pop(entry, None)
+        for entry in [entry for entry in self.idle if entry.doom is not None]:
+            self._discard_idle(entry, reason)
+
+    def _discard_idle(self, entry: Entry[T], reason: Discard) -> None:
+        self.take_idle(entry)
+        self.discard(entry, reason)
 
     def _reset(self, entry: Entry[T]) -> None:
         entry.become(State.RESETTING)
-        entry.lease = None
         self.work.append(entry)
 
     def _arrived(self, entry: Entry[T]) -> None:
@@ -338,29 +446,29 @@ class Ledger(Generic[T]):
         self.opening -= 1
 
     def _retire_idle(self, now: float) -> None:
-        expired = [entry for entry in self.idle if now >= entry.expires_at]
-        for entry in expired:
-            self.idle.remove(entry)
-            self.discard(entry, Discard.EXPIRED)
+        for entry in [entry for entry in self.idle if now >= entry.expires_at]:
+            self._discard_idle(entry, Discard.EXPIRED)
         spare = self._staying() - self.limits.min_size
         while spare > 0 and self.idle and now >= self.idle[0].idle_since + self.limits.max_idle:  # as in `_next_due`
-            self.discard(self.idle.popleft(), Discard.UNUSED)
+            self._discard_idle(self.idle[0], Discard.UNUSED)
             spare -= 1
 
-    def _provide(self, now: float) -> None:
-        """See to it that every waiter has a resource coming, and that ``min_size`` are there."""
-        # Whatever is being opened: that may take long, or fail.
-        while self.idle and len(self.queue) > self.arriving - self.opening:
-            entry = self.idle.pop()  # overdue for a check, or `try_lend` would have lent it
-            entry.become(State.CHECKING)
-            self.arriving += 1
-            self.work.append(entry)
-        for _ in range(self._short_of(now)):
-            entry = Entry(generation=self.generation)
-            self.entries.add(entry)
-            self.arriving += 1
-            self.opening += 1
-            self.work.append(entry)
+    def _entitled(self, *, besides: Entry[T] | None = None) -> int:
+        """Waiting leases that would be given a resource if one were free, or if `besides` were."""
+        if self.paused:
+            return 0
+        if self.guarded and self._held_back(NORMAL, besides=besides):
+            return self.queue.count_urgent()
+        return self.queue.size
+
+    def _held_back(self, line: int, *, besides: Entry[T] | None = None) -> bool:
+        """Whether leases of this line get nothing: the pool is paused, or what is left is reserved for urgent ones."""
+        if self.paused:
+            return True
+        if line == URGENT:
+            return False
+        lent = self.count(LENT) - (besides is not None and besides.state is LENT)
+        return lent >= self.limits.max_size - self.limits.reserved
 
     def _short_of(self, now: float) -> int:
         """How many more resources should begin to open now."""
@@ -370,17 +478,24 @@ class Ledger(Generic[T]):
         room = min(self.limits.max_size - len(self.entries), at_once - self.opening)
         if room <= 0:
             return 0
-        wanted = len(self.queue) - self.arriving
-        return min(room, max(wanted, self.limits.min_size - self._staying()))
+        waited_for = -(-self._entitled() // self.share) - self.arriving
+        return min(room, max(waited_for, self.limits.min_size - self._staying()))
 
     def _staying(self) -> int:
-        return len(self.entries) - self.count(State.CLOSING)
+        """Resources that are not being closed, nor will be as soon as they come back."""
+        return sum(entry.state is not State.CLOSING and entry.doom is None for entry in self.entries)
 
-    def _remember_deadline(self, lease: Lease[T]) -> None:
-        heap = self._deadlines
-        self._pushed += 1
-        heapq.heappush(heap, (lease.latest_start, self._pushed, lease))
-        if len(heap) > 2 * len(self.queue) + 64:
-            # Most have been served. Rebuilding costs as many steps as there were arrivals since the last time.
-            heap[:] = [item for item in heap if item[2] in self.queue]
-            heapq.heapify(heap)
+    def _next_due(self, now: float) -> float:
+        due = min(self.queue.next_deadline(), now + _UPKEEP_PERIOD) if self.queue.size else math.inf
+        if now < self.retry_at:
+            due = min(due, self.retry_at)
+        # One that is lent now may be idle by the time it expires.
+        due = min([due, *(entry.expires_at for entry in self.entries if entry.expires_at > now)])
+        if self._staying() > self.limits.min_size:
+            # Whatever comes to be idle later than now is due later than this.
+            due = min(due, (self.idle[0].idle_since if self.idle else now) + self.limits.max_idle)
+        return due
+
+
+def _load(entry: Entry[Any]) -> int:
+    return len(entry.leases)

@@ -51,6 +51,7 @@ class Options(TypedDict, total=False):
     name: str
     min_size: int
     max_size: int
+    reserved: int
     max_waiting: float
     max_opening: int
     acquire_timeout: float
@@ -62,6 +63,9 @@ class Options(TypedDict, total=False):
     reset_timeout: float
     close_timeout: float
     drain_timeout: float
+    max_hold: float
+    warn_hold: float
+    fail_fast: bool
     record_stacks: bool
 
 
@@ -84,6 +88,9 @@ class Limits:
 
     max_size: int = attrs.field(default=10, validator=_count(1))
     """Resources the pool ever has at one time, counted from before ``open`` until after ``close``."""
+
+    reserved: int = attrs.field(default=0, validator=_count(0))
+    """Resources of ``max_size`` that only `Priority.URGENT` leases may use, so that no surge can starve them."""
 
     max_waiting: float = attrs.field(default=math.inf, validator=_count(0, unlimited=True))
     """Tasks that may wait for others to be done; the next is refused with `PoolOverloaded`. Those for whom a resource
@@ -121,9 +128,23 @@ class Limits:
     drain_timeout: float = attrs.field(default=10.0, validator=_seconds())
     """How long the end of `open_pool`'s block waits for outstanding leases before it closes their resources."""
 
+    max_hold: float = attrs.field(default=math.inf, validator=_seconds(zero=False))
+    """Longest time a lease may last. Then its block is cancelled and ends in `LeaseRevoked`. Costs a cancel scope a
+    lease."""
+
+    warn_hold: float = attrs.field(default=math.inf, validator=_seconds(zero=False))
+    """Time after which a lease that is still held is reported in the log, once, with its task and how long it has
+    held the resource: most likely a leak."""
+
+    fail_fast: bool = attrs.field(default=False, validator=_is_a(bool))
+    """While resources cannot be opened and none is in use, end every acquire in `OpenFailed` at once instead of
+    letting it wait for the server to come back."""
+
     record_stacks: bool = attrs.field(default=False, validator=_is_a(bool))
     """Remember where each lease was acquired, for error messages. Costs some microseconds a lease."""
 
     def __attrs_post_init__(self) -> None:
         if self.min_size > self.max_size:
             raise ValueError(f"min_size must be <= max_size ({self.max_size}), not {self.min_size}")
+        if self.reserved >= self.max_size:
+            raise ValueError(f"reserved must be < max_size ({self.max_size}), not {self.reserved}")

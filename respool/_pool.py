@@ -15,14 +15,16 @@ import contextvars
 import logging
 import math
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import MappingProxyType, TracebackType
 from typing import Any, Generic, TypeVar, Unpack, overload
 
+import attrs
 import trio
 from trio.lowlevel import (
     Abort,
+    ParkingLot,
     RaiseCancelT,
     cancel_shielded_checkpoint,
     checkpoint_if_cancelled,
@@ -33,17 +35,27 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
+from ._budget import Budget
+from ._clocks import ClockWatch
+from ._deadlock import blocked_for_certain
 from ._entry import Discard, Entry, Lease, State
-from ._errors import OpenFailed, PoolClosed, PoolOverloaded, PoolTimeout
+from ._errors import LeaseRevoked, OpenFailed, PoolClosed, PoolDeadlock, PoolError, PoolOverloaded, PoolTimeout
 from ._ledger import Ledger
 from ._limits import Limits, Options
+from ._queue import Priority
 from ._statistics import Holder, PoolStatistics
 from ._urls import adapter_from_url
-from .abc import Adapter, Verdict
+from .abc import Adapter, Instrument, Verdict
 
 __all__ = ["Pool", "open_pool"]
 
 T = TypeVar("T")
+_Refusal = TypeVar("_Refusal", bound=PoolError)
+
+URGENT = Priority.URGENT
+
+_NESTING_CHECKS = 1000  # enough to meet the habit, few enough to cost nothing in the long run
+_NEGLIGIBLE_WAIT = 0.01  # seconds
 
 logger = logging.getLogger("respool")
 
@@ -53,39 +65,58 @@ class _Acquire(Lease[T]):
 
     __slots__ = ("_pool", "_timeout")
 
-    def __init__(self, pool: Pool[T], timeout: float | None) -> None:
+    def __init__(self, pool: Pool[T], timeout: float | None, priority: Priority) -> None:
         self._pool = pool
         self._timeout = timeout
+        self.line = priority
         self.entry = None
         self.stack = None
         self.task = None
+        self.warned = False
 
     @enable_ki_protection
     async def __aenter__(self) -> T:
-        await checkpoint_if_cancelled()
         if self.task is not None:
             raise RuntimeError("this acquire() has been used already; call acquire() again for another lease")
         pool = self._pool
         ledger = pool._ledger
+        queue = ledger.queue
         now = pool._now()
         self.task = current_task()
-        if pool.limits.record_stacks:
-            self.stack = "".join(traceback.format_stack())
-        if not ledger.queue and ledger.try_lend(self, now):
+        if pool._watchful:
+            pool._before_acquire(self)
+        if not queue.size or (self.line == URGENT and not queue.count_urgent()):
+            await checkpoint_if_cancelled()
+            lent = ledger.try_lend(self, now)
             if ledger.work:
                 pool._start_jobs()
+        else:
+            lent = False
+        if lent:
             await cancel_shielded_checkpoint()
         else:
-            pool._queue(self, now, self._timeout)
+            deadline = math.inf
+            if queue.size * ledger.pace > _NEGLIGIBLE_WAIT:
+                # Costs more than all the rest; no deadline worth setting passes in the wait that is to be expected.
+                deadline = trio.current_effective_deadline()
+            pool._enqueue(self, now, deadline)
             await wait_task_rescheduled(self._give_up)
             if self.error is not None:
                 raise self.error
         entry = self.entry
-        assert entry is not None, "bug: woken with neither a resource nor an error"
-        return entry.resource
+        if entry is None:
+            self.task = None
+            return await self.__aenter__()  # the resource was closed before this task came to use it
+        if pool._instruments:
+            pool._tell("acquired", 0.0 if lent else self.since - self.waiting_since)
+        resource: T = entry.resource
+        return resource
 
     def _give_up(self, _: RaiseCancelT) -> Abort:
-        self._pool._ledger.give_up(self)
+        pool = self._pool
+        now = pool._now()
+        pool._ledger.give_up(self, now)
+        pool._tell("cancelled", now - self.waiting_since)
         return Abort.SUCCEEDED
 
     @enable_ki_protection
@@ -101,12 +132,47 @@ class _Acquire(Lease[T]):
             pool._check_in_after(exc, self, now)
         if ledger.work:
             pool._start_jobs()
+        if pool._instruments:
+            pool._tell("returned", now - self.since, exc)
+
+
+class _RevocableAcquire(_Acquire[T]):
+    """A lease whose block the pool cancels after ``max_hold``."""
+
+    __slots__ = ("_scope",)
+
+    @enable_ki_protection
+    async def __aenter__(self) -> T:
+        resource = await super().__aenter__()
+        self._scope = trio.CancelScope(deadline=self.since + self._pool.limits.max_hold)
+        self._scope.__enter__()
+        return resource
+
+    @enable_ki_protection
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await super().__aexit__(exc_type, exc, tb)
+        if self._scope.__exit__(exc_type, exc, tb):
+            pool = self._pool
+            raise LeaseRevoked(
+                f"{pool.name}: the lease was held for {pool._now() - self.since:.3g} s, longer than max_hold "
+                f"({pool.limits.max_hold:g} s)"
+            ) from None
 
 
 class Pool(Generic[T]):
     """Lends resources of one kind. Made by `open_pool`; may be used by any number of tasks."""
 
-    def __init__(self, adapter: Adapter[T], limits: Limits) -> None:
+    def __init__(
+        self,
+        adapter: Adapter[T],
+        limits: Limits,
+        *,
+        budget: Budget | None = None,
+        instruments: Sequence[Instrument] = (),
+        when_empty: Callable[[], object] | None = None,
+    ) -> None:
         self.adapter = adapter
         """The adapter, as given."""
         self.limits = limits
@@ -115,13 +181,24 @@ class Pool(Generic[T]):
         """What logs, errors and metrics call the pool."""
         self._now = current_clock().current_time  # what trio.current_time() calls, at a third of its cost
         asks = type(adapter).is_clean is not Adapter.is_clean
-        self._ledger: Ledger[T] = Ledger(limits, self._is_clean if asks else None, reschedule)
+        self._ledger: Ledger[T] = Ledger(
+            limits=limits,
+            is_clean=self._is_clean if asks else None,
+            wake=reschedule,
+            nudge=self._follow_up,
+            share=adapter.leases_per_resource,
+            budget=budget,
+            clock_jumped=ClockWatch().jumped,
+        )
+        self._instruments = list(instruments)
+        self._when_empty = when_empty  # called when the pool holds nothing and nobody waits; then it is over
+        self._nesting_checks = _NESTING_CHECKS  # acquires for which to look whether the task holds a lease already
+        self._watchful = True  # whether there is anything to do before an acquire
         self._upkeep_scope = trio.CancelScope(shield=True)  # cancelled by _end(), and by nothing else
         self._nap = trio.CancelScope()  # upkeep's sleep; moving its deadline wakes upkeep earlier
         self._nap_ends = -math.inf  # that deadline
         self._hurry = False  # whether the closing of resources is not to wait for politeness
-        self._empty = trio.Event()  # set once the pool is closing and no entry is left
-        self._returned = trio.Event()  # set once the pool is closing and no entry is lent
+        self._progress = ParkingLot()  # tasks that wait for something to be closed
         self._nursery: trio.Nursery  # for jobs; set by open_pool
         # Jobs run in the context of the task that opened the pool, not of the borrower that happened to cause them.
         self._context = contextvars.copy_context()
@@ -129,46 +206,55 @@ class Pool(Generic[T]):
     def __repr__(self) -> str:
         return f"<respool.Pool {self.name!r}: {'closed' if self._ledger.closed else self.statistics()}>"
 
-    def acquire(self, *, timeout: float | None = None) -> AbstractAsyncContextManager[T]:
+    def acquire(
+        self, *, timeout: float | None = None, priority: Priority = Priority.NORMAL
+    ) -> AbstractAsyncContextManager[T]:
         """Borrow a resource for the length of an ``async with`` block.
 
         Takes the idle resource used last, or waits in line for the first to be returned or opened. Entering the
-        block is always a checkpoint; leaving it never is. The lease is exclusive.
+        block is always a checkpoint; leaving it never is. The lease is exclusive, unless the adapter says that one
+        resource serves several.
 
         Args:
           timeout: longest wait in seconds, instead of ``acquire_timeout``. ``math.inf`` waits for ever, 0 not at all
             (but has a resource opened or validated for whoever comes next).
             It limits the wait for the resource, not its use: put the block into `trio.fail_after` for that.
+          priority: who is served first if tasks have to wait.
 
         Raises:
           PoolTimeout: nothing came free in time.
-          PoolOverloaded: ``max_waiting`` tasks are waiting already.
+          PoolOverloaded: ``max_waiting`` tasks are waiting already, or the deadline of a surrounding cancel scope
+            leaves less time than nine in ten leases take.
           OpenFailed: no resource can be opened, for good, and none is in use that might be returned.
           PoolClosed: the pool's block has ended or is ending.
         """
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
-        return _Acquire(self, timeout)
+        if self.limits.max_hold != math.inf:
+            return _RevocableAcquire(self, timeout, priority)
+        return _Acquire(self, timeout, priority)
 
     def statistics(self) -> PoolStatistics:
         """The pool at this moment: a frozen snapshot. Costs some microseconds a resource."""
         ledger = self._ledger
         now = self._now()
-        leases = sorted((e.lease for e in ledger.entries if e.lease), key=lambda lease: lease.since)
+        leases = sorted((lease for e in ledger.entries for lease in e.leases), key=lambda lease: lease.since)
         return PoolStatistics(
             name=self.name,
             min_size=self.limits.min_size,
             max_size=self.limits.max_size,
             size=len(ledger.entries),
             idle=len(ledger.idle),
-            lent=len(leases),
+            lent=ledger.count(State.LENT),
+            leases=len(leases),
             opening=ledger.opening,
             checking=ledger.count(State.CHECKING),
             resetting=ledger.count(State.RESETTING),
             closing=ledger.count(State.CLOSING),
-            waiting=len(ledger.queue),
-            oldest_wait=now - next(iter(ledger.queue)).waiting_since if ledger.queue else 0.0,
-            holders=tuple(Holder(lease.task.name, now - lease.since, lease.stack) for lease in leases),
+            waiting=ledger.queue.size,
+            oldest_wait=max(0.0, now - ledger.queue.oldest_since()),
+            overloaded=ledger.queue.overloaded,
+            holders=tuple(self._holder(lease, now) for lease in leases),
             acquired=ledger.use_time.count + len(leases),
             timeouts=ledger.timeouts,
             refused=ledger.refused,
@@ -181,17 +267,111 @@ class Pool(Generic[T]):
             open_time=ledger.open_time.snapshot(),
         )
 
+    # Running changes.
+
+    def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
+        """Change ``min_size``, ``max_size``, or both. Never disturbs a lease.
+
+        A pool that is too large closes its coldest idle resources now and others as they come back.
+
+        Raises:
+          TypeError, ValueError: as for `Limits`; nothing is changed then.
+        """
+        limits = attrs.evolve(
+            self.limits,
+            min_size=self.limits.min_size if min_size is None else min_size,
+            max_size=self.limits.max_size if max_size is None else max_size,
+        )
+        budget = self._ledger.budget
+        if budget is not None:
+            budget.reserve(limits.min_size - self.limits.min_size)
+        self.limits = limits
+        self._ledger.resize(limits, self._now())
+        self._follow_up()
+
+    def pause(self) -> None:
+        """Lend nothing until `resume` is called: whoever acquires waits, as long as its timeout lets it.
+
+        Leases that have begun go on. PgBouncer's ``PAUSE``, for the moment in which the server is being replaced.
+        """
+        self._ledger.pause()
+
+    def resume(self) -> None:
+        """Lend again, after `pause` or `drain`. Does nothing if the pool is not paused."""
+        self._ledger.resume(self._now())
+        self._follow_up()
+
+    def retire_all(self) -> None:
+        """Replace every resource: idle ones are closed now, lent ones when they come back.
+
+        For what the adapter cannot notice by itself: a failover announced by other means, rotated credentials, a
+        changed DNS name. asyncpg calls it ``expire_connections``.
+        """
+        self._ledger.retire_all(self._now())
+        self._follow_up()
+
+    async def quiesce(self) -> None:
+        """Close what is idle, and return once it is closed.
+
+        For a process that is about to be frozen (a serverless function between requests): its peers would otherwise
+        count connections that nobody can use. The pool goes on working and opens again when somebody acquires; but
+        note that ``min_size`` is refilled at once.
+        """
+        leaving = set(self._ledger.idle)
+        self._ledger.quiesce(lent=False)
+        self._follow_up()
+        await self._until(lambda: leaving.isdisjoint(self._ledger.entries))
+
+    async def drain(self) -> None:
+        """Pause, wait until every lease has ended, and close everything; then the pool is empty until `resume`.
+
+        Limit the wait with `trio.move_on_after`; a drain that is cancelled leaves the pool paused.
+        """
+        self._ledger.pause()
+        self._ledger.quiesce(lent=True)
+        self._follow_up()
+        await self._until(lambda: not self._ledger.entries)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that only jobs bring about."""
+        await checkpoint_if_cancelled()
+        while not condition():
+            await self._progress.park()
+
     # Borrowers.
 
-    def _queue(self, lease: _Acquire[T], now: float, timeout: float | None) -> None:
+    def _before_acquire(self, lease: _Acquire[T]) -> None:
+        """What is done only if asked for, or only at first."""
+        if self.limits.record_stacks:
+            lease.stack = "".join(traceback.format_stack())
+        if self._nesting_checks:
+            self._nesting_checks -= 1
+            leases = (other for entry in self._ledger.entries for other in entry.leases)
+            if any(other.task is lease.task for other in leases):
+                self._nesting_checks = 0
+                logger.warning(
+                    "%s: task %s acquires while it already holds a lease; if all resources are held by tasks that "
+                    "do, none of them will ever get another. Told once.",
+                    self.name,
+                    lease.task.name,
+                )
+        self._watchful = bool(self._nesting_checks or self.limits.record_stacks)
+
+    def _enqueue(self, lease: _Acquire[T], now: float, deadline: float) -> None:
         """Put `lease` at the end of the queue, or raise if there is no point in waiting."""
+        timeout = lease._timeout
         ledger = self._ledger
         limits = self.limits
-        if ledger.work:  # resources that were not clean
-            self._start_jobs()
-        if ledger.closed or now < ledger.retry_at or len(ledger.queue) >= limits.max_waiting:
+        if ledger.closed or now < ledger.retry_at or ledger.queue.size >= limits.max_waiting:
             self._refuse()
-        ledger.enqueue(lease, now, now + (limits.acquire_timeout if timeout is None else timeout))
+        if timeout is None:
+            timeout = limits.acquire_timeout
+        latest_start = now + timeout
+        if deadline - ledger.expected_use < latest_start:
+            latest_start = deadline - ledger.expected_use
+            if latest_start <= now:
+                raise self._too_late_error(0)
+        ledger.enqueue(lease, now, latest_start)
         if ledger.work:
             self._start_jobs()
         if ledger.due < self._nap_ends:
@@ -206,9 +386,9 @@ class Pool(Generic[T]):
             raise self._open_failed_error()
         # Those for whom a resource is being made ready, or can be, do not count: they do not wait for others to finish.
         coming = ledger.arriving + len(ledger.idle) + self.limits.max_size - len(ledger.entries)
-        if len(ledger.queue) >= self.limits.max_waiting + coming:
+        if ledger.queue.size >= self.limits.max_waiting + coming:
             ledger.refused += 1
-            raise PoolOverloaded(f"{self.name}: {len(ledger.queue)} tasks are waiting already; {self._plight()}")
+            raise self._refusal(PoolOverloaded, f"{ledger.queue.size} tasks are waiting already; {self._plight()}")
 
     def _check_in_after(self, error: BaseException, lease: _Acquire[T], now: float) -> None:
         """End a lease whose block ended in `error`."""
@@ -243,20 +423,30 @@ class Pool(Generic[T]):
         """Do what the ledger has ordered."""
         for entry in self._ledger.work:
             self._context.run(self._start_job, entry)
+            if entry.discarded is not None:
+                self._tell("discarded", entry.discarded.value)
         self._ledger.work.clear()
+        self._progress.unpark_all()
 
     def _start_job(self, entry: Entry[T]) -> None:
         job = _JOBS[entry.state]
         self._nursery.start_soon(job, self, entry, name=f"respool {self.name}: {entry.state.value}")
 
-    def _job_done(self) -> None:
-        """What every job does last."""
+    def _follow_up(self) -> None:
+        """Do what the ledger has ordered, after anything but a borrower's own step."""
         ledger = self._ledger
         self._start_jobs()
         if ledger.due < self._nap_ends:
             self._wake_upkeep()
-        if ledger.closed:
-            self._check_progress_of_closing()
+        self._end_if_empty()
+
+    def _end_if_empty(self) -> None:
+        """End a pool that somebody makes anew whenever it is needed; but let it remember that opening fails."""
+        ledger = self._ledger
+        if self._when_empty and not ledger.entries and not ledger.queue.size and self._now() >= ledger.retry_at:
+            ledger.closed = True
+            self._upkeep_scope.cancel()
+            self._when_empty()
 
     @enable_ki_protection
     async def _open(self, entry: Entry[T]) -> None:
@@ -268,11 +458,12 @@ class Pool(Generic[T]):
             self._open_failed(entry, error)
         else:
             if entry.job.cancelled_caught:
-                self._ledger.open_abandoned(entry)
+                self._ledger.open_abandoned(entry, self._now())
             else:
                 now = self._now()
                 self._ledger.opened(entry, resource, now - started, now)
-        self._job_done()
+                self._tell("opened", now - started)
+        self._follow_up()
 
     def _open_failed(self, entry: Entry[T], error: Exception) -> None:
         ledger = self._ledger
@@ -282,6 +473,7 @@ class Pool(Generic[T]):
             ledger.retire_all(now)
         ledger.open_failed(entry, error, now, permanent=Verdict.PERMANENT in verdict)
         logger.warning("%s: could not open a resource: %s", self.name, _brief(error))
+        self._tell("open_failed", error)
         if ledger.hopeless():
             for lease in list(ledger.queue):
                 ledger.dismiss(lease, self._open_failed_error())
@@ -303,7 +495,8 @@ class Pool(Generic[T]):
                 self._ledger.unrecoverable(entry, self._now())
             else:
                 self._ledger.recovered(entry, self._now())
-        self._job_done()
+                self._tell("recovered")
+        self._follow_up()
 
     @enable_ki_protection
     async def _close(self, entry: Entry[T]) -> None:
@@ -313,7 +506,7 @@ class Pool(Generic[T]):
         except Exception as error:  # noqa: BLE001  # nobody could do anything about it
             logger.warning("%s: closing a resource failed: %s", self.name, _brief(error))
         self._ledger.gone(entry, self._now())
-        self._job_done()
+        self._follow_up()
 
     @contextmanager
     def _time_limit(self, entry: Entry[T], option: str) -> Iterator[None]:
@@ -332,16 +525,60 @@ class Pool(Generic[T]):
         with self._upkeep_scope:
             while True:
                 now = self._now()
-                for lease in ledger.expired(now):
-                    ledger.dismiss(lease, self._timeout_error(now - lease.waiting_since))
+                for lease in ledger.queue.expired(now):
+                    self._dismiss_late(lease, now)
+                self._break_deadlock()
                 ledger.tidy(now)
+                self._report_long_holds(now)
+                self._end_if_empty()
                 self._start_jobs()
                 self._nap_ends = ledger.due
                 with trio.CancelScope(deadline=ledger.due) as self._nap:
                     await trio.sleep_forever()
 
+    def _dismiss_late(self, lease: Lease[T], now: float) -> None:
+        """Its time is up: its own, or what its caller's cancel scopes leave."""
+        assert isinstance(lease, _Acquire), "bug: somebody else's lease"
+        waited = now - lease.waiting_since
+        own = self.limits.acquire_timeout if lease._timeout is None else lease._timeout
+        error = self._timeout_error(waited) if waited >= own else self._too_late_error(waited)
+        self._ledger.dismiss(lease, error, late=True)
+
+    def _break_deadlock(self) -> None:
+        """If nobody can ever be served, let the acquire that closed the circle fail."""
+        ledger = self._ledger
+        full = ledger.count(State.LENT) == len(ledger.entries) >= self.limits.max_size
+        if not ledger.queue.size or not full or ledger.paused:
+            return
+        leases = [lease for entry in ledger.entries for lease in entry.leases]
+        culprits = blocked_for_certain((lease.task for lease in leases), {lease.task for lease in ledger.queue})
+        if culprits:
+            last = max(
+                (lease for lease in ledger.queue if lease.task in culprits), key=lambda lease: lease.waiting_since
+            )
+            ledger.dismiss(last, self._deadlock_error(last))
+
+    def _report_long_holds(self, now: float) -> None:
+        warn_hold = self.limits.warn_hold
+        if warn_hold == math.inf:
+            return
+        next_report = now + warn_hold  # of whatever is acquired from now on
+        for lease in [lease for entry in self._ledger.entries for lease in entry.leases if not lease.warned]:
+            if now < lease.since + warn_hold:
+                next_report = min(next_report, lease.since + warn_hold)
+            else:
+                lease.warned = True
+                logger.warning("%s: a lease is held for long, by %s", self.name, self._holder(lease, now))
+        self._ledger.due = min(self._ledger.due, next_report)
+
     def _wake_upkeep(self) -> None:
         self._nap_ends = self._nap.deadline = self._ledger.due
+
+    def _begin(self, nursery: trio.Nursery) -> None:
+        if self._ledger.budget is not None:
+            self._ledger.budget.reserve(self.limits.min_size)
+        self._nursery = nursery
+        nursery.start_soon(self._upkeep, name=f"respool {self.name}: upkeep")
 
     async def _end(self) -> None:
         """Close everything: politely and after the outstanding leases, or at once if cancelled."""
@@ -351,16 +588,18 @@ class Pool(Generic[T]):
             ledger.dismiss(lease, self._closed_error())
         self._upkeep_scope.cancel()
         self._cut_short(state for state in State if state is not State.CLOSING)
-        self._job_done()
+        self._follow_up()
         try:
             with trio.move_on_after(self.limits.drain_timeout):
-                await self._returned.wait()
+                await self._until(lambda: not ledger.count(State.LENT))
             self._take_back()
-            await self._empty.wait()
+            await self._until(lambda: not ledger.entries)
         finally:
             self._hurry = True
             self._take_back()
             self._cut_short(State)
+            if ledger.budget is not None:
+                ledger.budget.reserve(-self.limits.min_size)
 
     def _take_back(self) -> None:
         """Close the resources that are still lent."""
@@ -368,7 +607,7 @@ class Pool(Generic[T]):
             holders = "; ".join(map(str, self.statistics().holders))
             logger.warning("%s: closing with resources still lent to %s", self.name, holders)
             self._ledger.close_lent()
-        self._job_done()
+        self._follow_up()
 
     def _cut_short(self, states: Iterable[State]) -> None:
         """Cancel the jobs at work on entries in `states`; the rest of them goes its usual way from there."""
@@ -377,27 +616,52 @@ class Pool(Generic[T]):
             if entry.job is not None and entry.state in states:
                 entry.job.cancel()
 
-    def _check_progress_of_closing(self) -> None:
-        if not self._ledger.entries:
-            self._empty.set()
-        if not self._ledger.count(State.LENT):
-            self._returned.set()
+    # Telling.
 
-    # Errors.
+    def _tell(self, event: str, *details: object) -> None:
+        """Call the hook `event` of every instrument."""
+        for instrument in list(self._instruments):
+            try:
+                getattr(instrument, event)(self, *details)
+            except Exception:
+                self._instruments.remove(instrument)
+                logger.exception("%s: %r failed in %s() and is detached", self.name, instrument, event)
+
+    def _holder(self, lease: Lease[T], now: float) -> Holder:
+        return Holder(lease.task.name, now - lease.since, lease.stack)
 
     def _timeout_error(self, waited: float) -> PoolTimeout:
         self._ledger.timeouts += 1
-        error = PoolTimeout(f"{self.name}: waited {waited:.3g} s for a resource; {self._plight()}")
-        error.__cause__ = self._ledger.open_error
-        return error
+        return self._refusal(PoolTimeout, f"waited {waited:.3g} s for a resource; {self._plight()}")
+
+    def _too_late_error(self, waited: float) -> PoolOverloaded:
+        ledger = self._ledger
+        ledger.refused += 1
+        return self._refusal(
+            PoolOverloaded,
+            f"waited {waited:.3g} s for a resource; the caller's deadline leaves less than the "
+            f"{ledger.expected_use:.3g} s that nine in ten leases take; {self.statistics()}",
+        )
 
     def _open_failed_error(self) -> OpenFailed:
-        error = OpenFailed(f"{self.name}: cannot open a resource, and trying again will not help; {self._plight()}")
-        error.__cause__ = self._ledger.open_error
-        return error
+        outlook = "trying again will not help" if self._ledger.open_error_permanent else "the pool is to fail fast"
+        return self._refusal(OpenFailed, f"cannot open a resource, and {outlook}; {self._plight()}")
+
+    def _deadlock_error(self, last: Lease[T]) -> PoolDeadlock:
+        return self._refusal(
+            PoolDeadlock,
+            f"task {last.task.name} waits for a resource, and so, directly or for child tasks that do, does every task "
+            f"that holds one; {self._plight()}",
+        )
 
     def _closed_error(self) -> PoolClosed:
-        return PoolClosed(f"{self.name}: the pool is closed, or closing; acquire only inside open_pool()'s block")
+        return self._refusal(PoolClosed, "the pool is closed, or closing; acquire only inside open_pool()'s block")
+
+    def _refusal(self, kind: type[_Refusal], text: str) -> _Refusal:
+        error = kind(f"{self.name}: {text}")
+        error.__cause__ = self._ledger.open_error
+        self._tell("refused", error)
+        return error
 
     def _plight(self) -> str:
         """The pool's state and the holders of its resources, in words and numbers."""
@@ -421,17 +685,31 @@ _JOBS: dict[State, Callable[[Pool[Any], Entry[Any]], Awaitable[None]]] = {
 
 @overload
 def open_pool(
-    adapter: Adapter[T], **options: Unpack[Options]
-) -> AbstractAsyncContextManager[Pool[T]]: ...  # pragma: no cover
+    adapter: Adapter[T],
+    *,
+    budget: Budget | None = None,
+    instruments: Sequence[Instrument] = (),
+    **options: Unpack[Options],
+) -> AbstractAsyncContextManager[Pool[T]]: ...
 
 
 @overload
 def open_pool(
-    adapter: str, **options: Unpack[Options]
-) -> AbstractAsyncContextManager[Pool[Any]]: ...  # pragma: no cover
+    adapter: str,
+    *,
+    budget: Budget | None = None,
+    instruments: Sequence[Instrument] = (),
+    **options: Unpack[Options],
+) -> AbstractAsyncContextManager[Pool[Any]]: ...
 
 
-def open_pool(adapter: Adapter[Any] | str, **options: Unpack[Options]) -> AbstractAsyncContextManager[Pool[Any]]:
+def open_pool(
+    adapter: Adapter[Any] | str,
+    *,
+    budget: Budget | None = None,
+    instruments: Sequence[Instrument] = (),
+    **options: Unpack[Options],
+) -> AbstractAsyncContextManager[Pool[Any]]:
     """Open a pool for the length of an ``async with`` block.
 
     Nothing is opened until somebody acquires, or in the background if ``min_size`` asks for it. When the block ends
@@ -441,6 +719,8 @@ def open_pool(adapter: Adapter[Any] | str, **options: Unpack[Options]) -> Abstra
     Args:
       adapter: an `Adapter`, or a URL such as ``"postgresql://host/database"``, which an installed adapter package
         must serve. Only an adapter tells type checkers what `Pool.acquire` yields.
+      budget: a limit to share with other pools.
+      instruments: objects to be told what happens in the pool.
       options: see `Limits`.
 
     Raises:
@@ -450,14 +730,17 @@ def open_pool(adapter: Adapter[Any] | str, **options: Unpack[Options]) -> Abstra
         adapter = adapter_from_url(adapter)
     elif not isinstance(adapter, Adapter):
         raise TypeError(f"open_pool() takes an Adapter or a URL, not {adapter!r}")
-    return _running(Pool(adapter, Limits(**options)))
+    return _running(adapter, Limits(**options), budget, instruments)
 
 
 @asynccontextmanager
-async def _running(pool: Pool[T]) -> AsyncIterator[Pool[T]]:
+async def _running(
+    adapter: Adapter[T], limits: Limits, budget: Budget | None, instruments: Sequence[Instrument]
+) -> AsyncIterator[Pool[T]]:
+    pool = Pool(adapter, limits, budget=budget, instruments=instruments)
     error_of_block: BaseException | None = None
-    async with trio.open_nursery() as pool._nursery:
-        pool._nursery.start_soon(pool._upkeep, name=f"respool {pool.name}: upkeep")
+    async with trio.open_nursery() as nursery:
+        pool._begin(nursery)
         try:
             yield pool
         except BaseException as error:  # noqa: BLE001  # raised again outside the nursery, which would group it

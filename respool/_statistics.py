@@ -93,6 +93,8 @@ class PoolStatistics:
     """Resources waiting to be lent."""
     lent: int
     """Resources held by a lease."""
+    leases: int
+    """Leases that hold a resource. More than ``lent`` only where one resource serves several."""
     opening: int
     """Resources being opened."""
     checking: int
@@ -105,8 +107,10 @@ class PoolStatistics:
     """Tasks waiting to acquire."""
     oldest_wait: float
     """Seconds the longest-waiting task has waited; 0.0 if none waits."""
+    overloaded: bool
+    """Whether waiters run out of time although they are first in line, so that the newest is served first now."""
     holders: tuple[Holder, ...]
-    """Who holds the lent resources, longest first."""
+    """Who holds the leases, longest first."""
     acquired: int
     """Leases given out."""
     timeouts: int

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-__all__ = ["Adapter", "Verdict"]
+if TYPE_CHECKING:
+    from ._pool import Pool
+
+__all__ = ["Adapter", "Instrument", "Verdict"]
 
 T = TypeVar("T")
 
@@ -49,6 +52,16 @@ class Adapter(ABC, Generic[T]):
         Adapters that know where they connect answer ``host:port/database``, as OpenTelemetry's conventions ask.
         """
         return type(self).__name__
+
+    @property
+    def leases_per_resource(self) -> int:
+        """How many leases one resource serves at the same time. 1, the default, makes every lease exclusive.
+
+        More is for protocols that multiplex. The pool then hands out what open resources have to spare before it
+        opens more, the least loaded first; `is_clean` and `reset` are asked only when nobody holds the resource; and
+        :attr:`Verdict.DISCARD` closes it under all who share it, whose operations must then fail.
+        """
+        return 1
 
     @abstractmethod
     async def open(self) -> T:
@@ -98,3 +111,36 @@ class Adapter(ABC, Generic[T]):
         :attr:`Verdict.KEEP`, and its resources outlive their borrowers' time-outs.
         """
         return Verdict.DISCARD
+
+
+class Instrument:
+    """Is told what happens in a pool, as it happens. Override what you care about; the rest does nothing.
+
+    Pass instruments to `open_pool`. The hooks are synchronous and run in the middle of the pool's work: they must be
+    quick, and must not use the pool. One that raises is logged and not called again; no borrower ever notices. A pool
+    without instruments pays nothing for them. The pattern is Trio's ``trio.abc.Instrument``. Times are in seconds.
+    """
+
+    def acquired(self, pool: Pool[Any], waited: float) -> None:
+        """A lease has begun. `waited` is 0.0 if a resource was free."""
+
+    def returned(self, pool: Pool[Any], used: float, error: BaseException | None) -> None:
+        """A lease has ended; `error` is what ended its block, if anything did."""
+
+    def refused(self, pool: Pool[Any], error: Exception) -> None:
+        """An acquire has ended in `error`: time-out, overload, failed open, deadlock, or a closed pool."""
+
+    def cancelled(self, pool: Pool[Any], waited: float) -> None:
+        """A task was cancelled while it waited to acquire."""
+
+    def opened(self, pool: Pool[Any], took: float) -> None:
+        """A resource has been opened."""
+
+    def open_failed(self, pool: Pool[Any], error: Exception) -> None:
+        """A resource could not be opened."""
+
+    def discarded(self, pool: Pool[Any], reason: str) -> None:
+        """A resource is about to be closed. `reason` is a key of `PoolStatistics.discards`."""
+
+    def recovered(self, pool: Pool[Any]) -> None:
+        """A resource that was left unclean, or was idle for long, has been found or made fit to be lent again."""
