@@ -55,6 +55,7 @@ _Refusal = TypeVar("_Refusal", bound=PoolError)
 URGENT = Priority.URGENT
 
 _NESTING_CHECKS = 1000  # enough to meet the habit, few enough to cost nothing in the long run
+_TELLING_USE = 0.001  # seconds
 _NEGLIGIBLE_WAIT = 0.01  # seconds
 
 logger = logging.getLogger("respool")
@@ -76,6 +77,7 @@ class _Acquire(Lease[T]):
 
     @enable_ki_protection
     async def __aenter__(self) -> T:
+        await checkpoint_if_cancelled()
         if self.task is not None:
             raise RuntimeError("this acquire() has been used already; call acquire() again for another lease")
         pool = self._pool
@@ -86,7 +88,6 @@ class _Acquire(Lease[T]):
         if pool._watchful:
             pool._before_acquire(self)
         if not queue.size or (self.line == URGENT and not queue.count_urgent()):
-            await checkpoint_if_cancelled()
             lent = ledger.try_lend(self, now)
             if ledger.work:
                 pool._start_jobs()
@@ -367,7 +368,8 @@ class Pool(Generic[T]):
         if timeout is None:
             timeout = limits.acquire_timeout
         latest_start = now + timeout
-        if deadline - ledger.expected_use < latest_start:
+        # Not for less than a millisecond: then the caller's own cancel scope may as well end the wait.
+        if ledger.expected_use > _TELLING_USE and deadline - ledger.expected_use < latest_start:
             latest_start = deadline - ledger.expected_use
             if latest_start <= now:
                 raise self._too_late_error(0)

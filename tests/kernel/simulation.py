@@ -267,12 +267,12 @@ class _Watcher(trio.abc.Instrument):
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         ledger, limits, present = self.pool._ledger, self.pool.limits, self.adapter.present
         states = Counter(entry.state for entry in ledger.entries)
-        size, waiting = len(ledger.entries), len(ledger.queue)
+        size, waiting = len(ledger.entries), ledger.queue.size
         left_alone = ledger.failures or ledger.closed
         promises = {
             "P1: no more resources than max_size, none unknown": present <= size <= limits.max_size,
             "P2: lent exactly if there is a lease": all(
-                (entry.state is State.LENT) == (entry.lease is not None) for entry in ledger.entries
+                (entry.state is State.LENT) == bool(entry.leases) for entry in ledger.entries
             ),
             "P3: first come, first served": not self.overtakers(),
             "P4: idle while a task waits, and not checked for it": not ledger.idle or waiting <= states[State.CHECKING],
