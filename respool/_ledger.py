@@ -50,7 +50,7 @@ NORMAL = Priority.NORMAL
 
 _FIRST_BACKOFF = 0.1  # seconds: upper bound of the first wait after a failed open
 _LONGEST_BACKOFF = 5.0  # seconds: so that recovery is noticed soon
-_UPKEEP_PERIOD = 0.1  # seconds: how often to look around while somebody is waiting
+_UPKEEP_PERIOD = 0.1  # seconds: how soon to look around when somebody waits; less and less often if it lasts
 _TRUSTED_IDLE = 0.001  # seconds of idleness in which nothing can have happened, not even a frozen process
 _LIFETIME_JITTER = 0.1  # fraction of max_lifetime by which a resource's own may be shorter
 
@@ -486,7 +486,10 @@ class Ledger(Generic[T]):
         return sum(entry.state is not State.CLOSING and entry.doom is None for entry in self.entries)
 
     def _next_due(self, now: float) -> float:
-        due = min(self.queue.next_deadline(), now + _UPKEEP_PERIOD) if self.queue.size else math.inf
+        due = math.inf
+        if self.queue.size:
+            waited = now - self.queue.oldest_since()
+            due = min(self.queue.next_deadline(), now + max(_UPKEEP_PERIOD, waited))
         if now < self.retry_at:
             due = min(due, self.retry_at)
         # One that is lent now may be idle by the time it expires.
