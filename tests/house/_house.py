@@ -29,9 +29,16 @@ def modules(package: Path) -> dict[str, Path]:
 
 
 def imports(module: str, file: Path) -> Iterator[str]:
-    """The full name of everything a module imports, wherever in it: ``respool._entry.Entry``."""
+    """The full name of everything a module imports, wherever in it: ``respool._entry.Entry``.
+
+    But not what it imports for its annotations alone.
+    """
     package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
-    for node in ast.walk(ast.parse(file.read_text())):
+    tree = ast.parse(file.read_text())
+    for block in ast.walk(tree):
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":
+            block.body.clear()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

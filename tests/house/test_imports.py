@@ -12,7 +12,8 @@ import pytest
 
 from tests.house._house import ADAPTERS, KERNEL, PACKAGES, imports, modules, project
 
-BELOW_THE_POOL = {"_callables", "_entry", "_errors", "_ledger", "_limits", "_statistics", "_urls", "abc"}
+BOOKS = {"_entry", "_limits", "_queue", "_statistics"}
+BELOW_THE_POOL = {*BOOKS, "_budget", "_callables", "_clocks", "_deadlock", "_errors", "_ledger", "_urls", "abc"}
 
 # Each kernel module, and which others it may import. A new module is added here, in its place.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -21,7 +22,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_statistics": set(),
     "abc": set(),
     "_entry": {"_errors"},
-    "_ledger": {"_entry", "_limits", "_statistics"},
+    "_clocks": set(),
+    "_deadlock": set(),
+    "_queue": {"_entry"},
+    "_budget": {"_entry"},
+    "_ledger": {*BOOKS, "_budget"},
     "_callables": {"abc"},
     "_urls": {"abc"},
     "_pool": BELOW_THE_POOL,
@@ -29,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # Modules that work on plain values, with the time as an argument.
-WITHOUT_TRIO = {"_entry", "_ledger", "_limits", "_statistics", "abc"}
+WITHOUT_TRIO = {*BOOKS, "_budget", "_clocks", "_ledger", "abc"}
 
 # Modules that users import by name, when they have what it integrates with.
 INTEGRATIONS = {"respool.opentelemetry": {"opentelemetry"}, "respool.prometheus": {"prometheus_client"}}

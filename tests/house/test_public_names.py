@@ -11,10 +11,11 @@ from tests.house._house import PACKAGES, modules
 
 PUBLIC = {
     "respool": """
-        Adapter HistogramSnapshot Holder Limits OpenFailed Options Pool PoolClosed PoolError PoolOverloaded
-        PoolStatistics PoolTimeout Verdict adapter open_pool
+        Adapter Budget HistogramSnapshot Holder Instrument KeyedPool KeyedPoolStatistics LeaseRevoked Limits OpenFailed
+        Options Pool PoolClosed PoolDeadlock PoolError PoolOverloaded PoolStatistics PoolTimeout Priority Verdict
+        adapter open_keyed_pool open_pool
     """,
-    "respool.abc": "Adapter Verdict",
+    "respool.abc": "Adapter Instrument Verdict",
     "respool.testing": """
         AdapterReport CancelReport ContractBroken FakeResource Gate GatedAdapter GatedError Hook cancel_everywhere
         check_adapter

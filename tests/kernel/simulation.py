@@ -293,7 +293,7 @@ class _Watcher(trio.abc.Instrument):
         ledger = self.pool._ledger
         still_waiting = [place for place, lease in enumerate(self.waiting) if lease in ledger.queue]
         before_them = set(self.waiting[: min(still_waiting)] if still_waiting else self.waiting)
-        holding = {entry.lease for entry in ledger.entries if entry.lease is not None}
+        holding = {lease for entry in ledger.entries for lease in entry.leases}
         overtakers = holding - self.holding - before_them if still_waiting else set()
         self.waiting, self.holding = list(ledger.queue), holding
         return overtakers
