@@ -661,6 +661,27 @@ async def test_what_was_idle_even_longer_goes_with_one_that_fails_validation(aut
         assert pool.statistics().discards["invalid"] == 3
 
 
+async def test_a_waiter_does_not_wait_for_the_close_of_what_failed_validation(autojump_clock: MockClock) -> None:
+    """If there is room to open another, that begins at once."""
+    adapter = GatedAdapter(validate="error", close="slow")
+    async with respool.open_pool(adapter, max_size=2, validate_after=0) as pool:
+        await warm(pool)
+        async with pool.acquire() as resource:
+            assert trio.current_time() == 0
+            assert resource.number == 2
+
+
+async def test_retired_resources_are_replaced_at_once(autojump_clock: MockClock) -> None:
+    """Those that min_size asks for, if there is room, and not only when the old ones are closed."""
+    adapter = GatedAdapter(close="slow")
+    async with respool.open_pool(adapter, min_size=1, max_size=3) as pool:
+        await warm(pool, 2)
+        await hold_and_fail(pool, 0, GatedError("shutting down", Verdict.RETIRE))
+        await wait_all_tasks_blocked()
+        assert trio.current_time() == 0
+        assert {resource.number for resource in adapter.resources if not resource.closed} == {3}
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 async def test_retire_closes_everything_opened_before(autojump_clock: MockClock, wrapped: bool) -> None:
     """Idle now, lent when it comes back, being opened as soon as it is open; also if the error came in a group."""
@@ -1048,10 +1069,8 @@ async def test_max_idle_spares_min_size_and_the_warmest(autojump_clock: MockCloc
     """What is too many and unused for long is closed, the coldest first."""
     adapter = GatedAdapter()
     async with respool.open_pool(adapter, min_size=1, max_size=3, max_idle=100, validate_after=math.inf) as pool:
-        await warm(pool, 3)
-        async with pool.acquire() as warmest:
-            await trio.sleep(50)
-        await trio.sleep(49)
+        *_, warmest = await warm(pool, 3)
+        await trio.sleep(99)
         assert pool.statistics().idle == 3
         await trio.sleep(2)
         assert adapter.resources == {warmest}
@@ -1135,7 +1154,9 @@ def control_c() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("control_c")
-@pytest.mark.parametrize("when", ["in the block", "in is_clean at check-in", "while waiting", "in open"])
+@pytest.mark.parametrize(
+    "when", ["in the block", "in is_clean at check-out", "in is_clean at check-in", "while waiting", "in open"]
+)
 def test_keyboard_interrupt(when: str) -> None:
     """Control-C in any place ends the run as it should; the books are right, and everything is closed."""
 
@@ -1146,11 +1167,12 @@ def test_keyboard_interrupt(when: str) -> None:
             return await super().open()
 
         def is_clean(self, resource: FakeResource) -> bool:
-            if when == "in is_clean at check-in" and resource.users == 0 and not interrupted:
+            if when in seen and not interrupted:
                 interrupted.append(True)
                 signal.raise_signal(signal.SIGINT)
             return super().is_clean(resource)
 
+    seen: set[str] = set()  # where the program has come to
     interrupted: list[bool] = []
     adapter = Adapter(close="slow")
 
@@ -1165,7 +1187,10 @@ def test_keyboard_interrupt(when: str) -> None:
                     await hold(pool, 0)
 
     async def use(pool: FakePool) -> None:
+        await warm(pool)
+        seen.add("in is_clean at check-out")
         async with pool.acquire():
+            seen.add("in is_clean at check-in")
             if when == "in the block":
                 signal.raise_signal(signal.SIGINT)
             if when == "while waiting":
