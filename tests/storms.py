@@ -1,0 +1,188 @@
+"""Measures what a pool loses, mixes up and leaves behind when its users are cancelled: at every point, and in storms.
+
+For any pool of connections, ours or not, whose server is reached through a `FaultProxy`: that counts what the server
+sees. `Subject` is all that is asked of the pool.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+import attrs
+import trio
+
+from respool.testing import cancel_everywhere
+from tests.fault_proxy import FaultProxy
+
+__all__ = ["Losses", "Subject", "at_every_point", "in_a_storm"]
+
+
+class Lender(Protocol):
+    """A pool, as far as this cares."""
+
+    def acquire(self) -> AbstractAsyncContextManager[Any]: ...
+
+
+@attrs.frozen
+class Subject:
+    """A pool and how to use it."""
+
+    open: Callable[[], AbstractAsyncContextManager[Lender]]
+    """Opens a pool of connections to `proxy`."""
+    size: int
+    """How many connections it may have."""
+    ask: Callable[[Any, str], Awaitable[str]]
+    """Sends a question on a connection, and returns the answer: the question."""
+    proxy: FaultProxy
+    """Between the pool and its server. Nobody else uses it."""
+    patience: float = 2.0
+    """Seconds within which all slots are to be acquired once nobody uses them."""
+
+
+@attrs.define
+class Losses:
+    """What cancelling cost. A right pool has 0 of everything but `cancelled`, `completed`, `remade` and `slowest_exit`.
+
+    The last two are to be small.
+    """
+
+    cancelled: int = 0
+    """Operations that were cancelled."""
+    completed: int = 0
+    """Operations that were not."""
+    lost_slots: int = 0
+    """Slots that could not be acquired any more, the most at any look."""
+    wrong_answers: int = 0
+    """Answers to a question that somebody else had asked."""
+    failed: int = 0
+    """Operations that raised an error although nothing but a cancellation had happened."""
+    swallowed: int = 0
+    """Cancellations that an operation swallowed."""
+    orphans: int = 0
+    """Connections beyond the size of the pool that the server saw, the most at any look."""
+    remade: int = 0
+    """Connections made beyond the size of the pool."""
+    slowest_exit: float = 0.0
+    """The longest time in seconds from a cancellation until its task had left the block."""
+
+
+async def at_every_point(subject: Subject, *, warm: bool) -> Losses:
+    """Cancel one operation everywhere, each time in a new pool, in which there is an idle connection if it is `warm`."""
+    losses = Losses()
+    questions = map(str, itertools.count())
+
+    async def prepare() -> _OpenPool:
+        opened: _OpenPool = await nursery.start(_keep_open, subject, losses)
+        if warm:
+            await _ask(subject, opened.pool, next(questions), losses)
+        return opened
+
+    async def operation(opened: _OpenPool) -> None:
+        await _ask(subject, opened.pool, next(questions), losses)
+
+    async def check(opened: _OpenPool) -> None:
+        await _look(subject, opened.pool, losses)
+        opened.over.set()
+        await opened.closed.wait()
+
+    async with trio.open_nursery() as nursery:
+        try:
+            report = await cancel_everywhere(operation, prepare=prepare, check=check)
+            losses.cancelled, losses.completed = report.cancelled, report.completed
+        except AssertionError:
+            losses.swallowed += 1
+            nursery.cancel_scope.cancel()
+    return losses
+
+
+@attrs.frozen
+class _OpenPool:
+    pool: Lender
+    over: trio.Event = attrs.field(factory=trio.Event)
+    closed: trio.Event = attrs.field(factory=trio.Event)
+
+
+async def _keep_open(subject: Subject, losses: Losses, task_status: trio.TaskStatus[_OpenPool]) -> None:
+    async with _opened(subject, losses) as pool:
+        opened = _OpenPool(pool)
+        task_status.started(opened)
+        await opened.over.wait()
+    opened.closed.set()
+
+
+async def in_a_storm(
+    subject: Subject, *, seed: int, operations: int = 2000, tasks: int = 50, longest: float = 0.05
+) -> Losses:
+    """Let `tasks` tasks ask `operations` questions, each cancelled at a random moment up to `longest` seconds later."""
+    losses = Losses()
+    chance = random.Random(seed)
+    questions = map(str, range(operations))
+
+    async def user(pool: Lender) -> None:
+        for question in questions:
+            with trio.move_on_after(chance.uniform(0, longest)) as scope:
+                await _ask(subject, pool, question, losses)
+            if scope.cancelled_caught:
+                losses.cancelled += 1
+                losses.slowest_exit = max(losses.slowest_exit, trio.current_time() - scope.deadline)
+            else:
+                losses.completed += 1
+
+    async with _opened(subject, losses) as pool:
+        async with trio.open_nursery() as nursery:
+            for _ in range(tasks):
+                nursery.start_soon(user, pool)
+        await _look(subject, pool, losses)
+    return losses
+
+
+@asynccontextmanager
+async def _opened(subject: Subject, losses: Losses) -> AsyncIterator[Lender]:
+    before = subject.proxy.accepted
+    async with subject.open() as pool:
+        yield pool
+        losses.remade += max(0, subject.proxy.accepted - before - subject.size)
+    await _count_orphans(subject, 0, losses)
+
+
+async def _ask(subject: Subject, pool: Lender, question: str, losses: Losses) -> None:
+    try:
+        async with pool.acquire() as connection:
+            answer = await subject.ask(connection, question)
+    except Exception:  # noqa: BLE001 - whatever it is, it is counted
+        losses.failed += 1
+    else:
+        losses.wrong_answers += answer != question
+
+
+async def _look(subject: Subject, pool: Lender, losses: Losses) -> None:
+    """Acquire all slots at once, use each, and count what the server sees."""
+    acquired = 0
+    everybody = trio.Event()
+
+    async def hold(question: str) -> None:
+        nonlocal acquired
+        async with pool.acquire() as connection:
+            losses.wrong_answers += await subject.ask(connection, question) != question
+            acquired += 1
+            if acquired == subject.size:
+                everybody.set()
+            await everybody.wait()
+
+    with trio.move_on_after(subject.patience):
+        async with trio.open_nursery() as nursery:
+            for number in range(subject.size):
+                nursery.start_soon(hold, f"look {number}")
+    losses.lost_slots = max(losses.lost_slots, subject.size - acquired)
+    await _count_orphans(subject, subject.size, losses)
+
+
+async def _count_orphans(subject: Subject, allowed: int, losses: Losses) -> None:
+    with trio.move_on_after(subject.patience):
+        while subject.proxy.open > allowed:  # noqa: ASYNC110 - what is closed takes a moment to arrive
+            await trio.sleep(0.001)
+    losses.orphans = max(losses.orphans, subject.proxy.open - allowed)
