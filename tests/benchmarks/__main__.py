@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 from ._benchmark import find
-from ._plot import plot
-from ._report import document, table
+from ._report import document, plot, table
 from ._run import REPOSITORY, run
 
 

@@ -1,4 +1,4 @@
-"""What a benchmark is, and how one contender is measured. Knows no event loop: `_loops` drives it."""
+"""What a benchmark is, and how one contender is measured."""
 
 from __future__ import annotations
 
@@ -10,20 +10,11 @@ from typing import Any, Literal
 
 import attrs
 
-LoopName = Literal["trio", "asyncio", "uvloop", "threads"]
-Share = Sequence[int]
-"""The keys of one task."""
+from ._contender import Burst, Contender, Measurement, Sample, Share
+from ._loops import drive
+from ._surge import Surge
 
 TURNS = 20  # operations of each task at least, lest starting and ending tasks be what is measured
-
-
-@attrs.frozen
-class Contender:
-    """One way of doing the work: see the package's text for what `prepare` is."""
-
-    name: str
-    prepare: Callable[[str], Any]
-    loop: LoopName = "trio"
 
 
 @attrs.frozen
@@ -35,26 +26,6 @@ class Goal:
     factor: float
     measure: Literal["rate", "cpu"] = "rate"
     """``rate``: operations a second. ``cpu``: for what never waits, where it is the same and less noisy."""
-
-
-@attrs.frozen
-class Burst:
-    """What one burst of operations took: seconds of wall clock and of this process's CPU, and the sum of answers."""
-
-    seconds: float
-    cpu_seconds: float
-    total: int
-
-
-@attrs.frozen
-class Sample:
-    """What is known of one contender after one process."""
-
-    operations: int
-    rate: float
-    """Operations a second."""
-    cpu: float
-    """Microseconds of the client's CPU time an operation."""
 
 
 @attrs.frozen(kw_only=True)
@@ -80,7 +51,11 @@ class Benchmark:
         answers = [key * self.answer(key) for key in range(self.keys)]
         return sum(answers[key] for share in shares for key in share)
 
-    def measure(self, seconds: float) -> Generator[list[Share], Burst, Sample]:
+    def sample(self, contender: Contender, url: str, seconds: float) -> dict[str, Any]:
+        """Measure one contender, in this process."""
+        return attrs.asdict(drive(contender, url, self.measure(seconds)))
+
+    def measure(self, seconds: float) -> Measurement:
         """Warm up, find out how much work fills the time, then do that much. Yields work, is sent what it took.
 
         Raises:
@@ -104,7 +79,7 @@ class Benchmark:
         return burst
 
 
-def find(names: Sequence[str] = ()) -> dict[str, Benchmark]:
+def find(names: Sequence[str] = ()) -> dict[str, Benchmark | Surge]:
     """All benchmarks, or those of the named modules (``kernel``) and of these names (``kernel.alone``).
 
     Raises:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-import attrs
-
 from ._benchmark import find
-from ._loops import measure
 
 
 def main(request: str) -> None:
@@ -16,11 +13,11 @@ def main(request: str) -> None:
     benchmark = find([wanted["benchmark"]])[wanted["benchmark"]]
     contender = next(each for each in benchmark.contenders if each.name == wanted["contender"])
     try:
-        sample = measure(contender, wanted["url"], benchmark.measure(wanted["seconds"]))
+        sample = benchmark.sample(contender, wanted["url"], wanted["seconds"])
     except ModuleNotFoundError as error:
         print(json.dumps({"missing": error.name}))
     else:
-        print(json.dumps(attrs.asdict(sample)))
+        print(json.dumps(sample))
 
 
 if __name__ == "__main__":

@@ -8,16 +8,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import trio
 import trio.testing
 
-from ._benchmark import Burst, Contender, Sample, Share
-
-Measurement = Generator[list[Share], Burst, Sample]
+from ._contender import Burst, Contender, Measurement, Sample, Share
 
 
 class _Stopwatch:
@@ -28,7 +25,7 @@ class _Stopwatch:
         return Burst(time.perf_counter() - self._started, time.process_time() - self._cpu_started, sum(totals))
 
 
-def measure(contender: Contender, url: str, measurement: Measurement) -> Sample:
+def drive(contender: Contender, url: str, measurement: Measurement) -> Sample:
     """Let `contender` do the work on its loop."""
     match contender.loop:
         case "trio":

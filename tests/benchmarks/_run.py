@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +12,9 @@ from typing import Any
 
 import attrs
 
-from ._benchmark import Benchmark, Contender, Goal
+from ._benchmark import Benchmark
+from ._contender import Contender
+from ._surge import Surge
 
 REPOSITORY = Path(__file__).parents[2]
 TIMEOUT = 120.0  # seconds for one process: many times what it needs
@@ -24,30 +25,9 @@ class Outcome:
     """One contender's measurements, one a round."""
 
     contender: str
-    rates: list[float] = attrs.Factory(list)
-    cpus: list[float] = attrs.Factory(list)
+    samples: list[dict[str, Any]] = attrs.Factory(list)
     missing: str = ""
     """What it needs and this environment does not have."""
-
-    @property
-    def rate(self) -> float:
-        return statistics.median(self.rates)
-
-    @property
-    def cpu(self) -> float:
-        return statistics.median(self.cpus)
-
-
-@attrs.frozen
-class Verdict:
-    """Whether a goal was met: `factor` is how many times better ours was, the median over the rounds."""
-
-    goal: Goal
-    factor: float
-
-    @property
-    def met(self) -> bool:
-        return self.factor >= self.goal.factor
 
 
 @attrs.define
@@ -55,31 +35,17 @@ class Result:
     """One benchmark's outcomes, in the order of its contenders."""
 
     key: str
-    benchmark: Benchmark
+    benchmark: Benchmark | Surge
     outcomes: list[Outcome]
 
     @property
     def measured(self) -> list[Outcome]:
-        return [outcome for outcome in self.outcomes if outcome.rates]
-
-    def verdicts(self) -> list[Verdict]:
-        """On the goals between contenders that were measured."""
-        by_name = {outcome.contender: outcome for outcome in self.measured}
-        return [
-            Verdict(goal, factor(by_name[goal.ours], by_name[goal.theirs], goal.measure))
-            for goal in self.benchmark.goals
-            if goal.ours in by_name and goal.theirs in by_name
-        ]
+        return [outcome for outcome in self.outcomes if outcome.samples]
 
 
-def factor(ours: Outcome, theirs: Outcome, measure: str = "rate") -> float:
-    """How many times better ours is. Compared round by round, because a machine has slow minutes."""
-    if measure == "cpu":
-        return statistics.median(b / a for a, b in zip(ours.cpus, theirs.cpus, strict=True))
-    return statistics.median(a / b for a, b in zip(ours.rates, theirs.rates, strict=True))
-
-
-def run(benchmarks: dict[str, Benchmark], *, rounds: int, seconds: float, tell: Callable[[str], None]) -> list[Result]:
+def run(
+    benchmarks: dict[str, Benchmark | Surge], *, rounds: int, seconds: float, tell: Callable[[str], None]
+) -> list[Result]:
     """Measure everything. `seconds` is the length of one measurement; a process takes about twice that.
 
     Raises:
@@ -98,7 +64,7 @@ def run(benchmarks: dict[str, Benchmark], *, rounds: int, seconds: float, tell: 
 
 
 def _run_one(
-    key: str, benchmark: Benchmark, request: dict[str, Any], rounds: int, tell: Callable[[str], None]
+    key: str, benchmark: Benchmark | Surge, request: dict[str, Any], rounds: int, tell: Callable[[str], None]
 ) -> Result:
     outcomes = {contender.name: Outcome(contender.name) for contender in benchmark.contenders}
     for turn in range(rounds):
@@ -110,9 +76,8 @@ def _run_one(
             sample = _sample(contender, request)
             outcome.missing = sample.get("missing", "")
             if not outcome.missing:
-                outcome.rates.append(sample["rate"])
-                outcome.cpus.append(sample["cpu"])
-                tell(f"{key} {turn + 1}/{rounds}  {contender.name}: {sample['rate']:,.0f}/s, {sample['cpu']:.2f} µs")
+                outcome.samples.append(sample)
+                tell(f"{key}, round {turn + 1} of {rounds}: {contender.name}")
     return Result(key, benchmark, list(outcomes.values()))
 
 

@@ -13,7 +13,8 @@ import trio
 
 import respool
 
-from ._benchmark import Benchmark, Contender, Goal, Share
+from ._benchmark import Benchmark, Goal
+from ._contender import Contender, Share
 
 SIZE = 10
 

@@ -15,7 +15,8 @@ import trio
 
 from tests.servers import PostgresServer
 
-from ._benchmark import Benchmark, Contender, Goal, Share
+from ._benchmark import Benchmark, Goal
+from ._contender import Contender, Share
 
 SIZE = 10
 ROWS = 1000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,13 +11,16 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+import trio
 
 from tests.benchmarks import __main__ as command_line
-from tests.benchmarks._benchmark import Benchmark, Contender, Goal, find
-from tests.benchmarks._loops import measure
-from tests.benchmarks._plot import plot
-from tests.benchmarks._report import table
+from tests.benchmarks._benchmark import Benchmark, Goal, find
+from tests.benchmarks._contender import Contender
+from tests.benchmarks._loops import drive
+from tests.benchmarks._report import plot, table
+from tests.benchmarks._report_throughput import verdicts
 from tests.benchmarks._run import Outcome, Result
+from tests.benchmarks._surge import LOADS, TIME_TO_LIVE, Caller, Surge, arrivals, summary
 
 
 def test_everything_is_found_and_can_be_chosen() -> None:
@@ -33,8 +37,9 @@ def test_names_of_contenders_and_of_goals_belong_together() -> None:
     for key, benchmark in find().items():
         names = [contender.name for contender in benchmark.contenders]
         assert len(set(names)) == len(names), key
-        for goal in benchmark.goals:
-            assert {goal.ours, goal.theirs} <= set(names), key
+        goals = [(goal.ours, goal.theirs) for goal in benchmark.goals] if isinstance(benchmark, Benchmark) else []
+        wanted = benchmark.ours if isinstance(benchmark, Surge) else [name for goal in goals for name in goal]
+        assert set(wanted) <= set(names), key
 
 
 def test_shares_are_equal_and_complete() -> None:
@@ -61,11 +66,11 @@ def test_answers_are_checked(loop: Any) -> None:
     """A contender that answers wrong is an error, not a number."""
     benchmark = Benchmark(name="double", title="Double", contenders=(), tasks=2, answer=lambda key: 2 * key)
 
-    sample = measure(Contender("right", _double(0), loop), "", benchmark.measure(0.001))
+    sample = drive(Contender("right", _double(0), loop), "", benchmark.measure(0.001))
     assert sample.operations >= 40
     assert sample.rate > 0
     with pytest.raises(RuntimeError, match="wrong answers"):
-        measure(Contender("wrong", _double(1), loop), "", benchmark.measure(0.001))
+        drive(Contender("wrong", _double(1), loop), "", benchmark.measure(0.001))
 
 
 def test_goals_are_judged_round_by_round() -> None:
@@ -73,12 +78,12 @@ def test_goals_are_judged_round_by_round() -> None:
     benchmark = Benchmark(
         name="any", title="Any", contenders=(), goals=(Goal("a", "b", 2.0), Goal("a", "b", 3.0, "cpu"))
     )
-    ours = Outcome("a", rates=[200.0, 20.0, 210.0], cpus=[1.0, 10.0, 1.0])
-    theirs = Outcome("b", rates=[100.0, 10.0, 50.0], cpus=[2.0, 20.0, 2.0])
+    ours = Outcome("a", [{"rate": 200.0, "cpu": 1.0}, {"rate": 20.0, "cpu": 10.0}, {"rate": 210.0, "cpu": 1.0}])
+    theirs = Outcome("b", [{"rate": 100.0, "cpu": 2.0}, {"rate": 10.0, "cpu": 20.0}, {"rate": 50.0, "cpu": 2.0}])
     result = Result("any", benchmark, [ours, theirs, Outcome("c", missing="peer")])
 
-    assert [(verdict.factor, verdict.met) for verdict in result.verdicts()] == [(2.0, True), (2.0, False)]
-    assert "not installed: peer" in table(result)
+    assert [(verdict.factor, verdict.met) for verdict in verdicts(result)] == [(2.0, True), (2.0, False)]
+    assert "peer is not installed" in table(result)
     assert "goal MISSED" in table(result)
     ET.fromstring(plot(result))
 
@@ -97,5 +102,53 @@ def test_the_command_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsy
     for result in written["results"]:
         assert len(result["contenders"]) == 4
         for contender in result["contenders"]:
-            assert contender["operations_per_second"][0] > 0
+            assert contender["samples"][0]["rate"] > 0
         ET.parse(tmp_path / f"{result['benchmark']}.svg")
+
+
+def test_a_surge_comes_as_announced() -> None:
+    """The same callers every time, as many in each phase as its load says."""
+    callers = arrivals(2.0)
+
+    assert callers == arrivals(2.0) == sorted(callers)
+    for number, load in enumerate(LOADS):
+        arrived = sum(number * 2.0 <= due < (number + 1) * 2.0 for due in callers)
+        assert arrived == pytest.approx(load * 2000, rel=0.1)
+
+
+def test_goodput_counts_only_who_was_served_in_time() -> None:
+    """Too late, refused and given up are all the same to the caller."""
+    callers = [Caller(due / 100, served=due / 100 + 0.01) for due in range(100)]
+    callers[1].served = callers[1].due + TIME_TO_LIVE * 1.01
+    callers[2].served, callers[2].refused = None, True
+    callers[3].served = None
+
+    first = summary(callers, 1.0, 1000.0, 0.0)["phases"][0]
+
+    assert (first["arrived"], first["goodput"], first["refused"]) == (100, 97, 1)
+    assert first["p50"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("loop", ["trio", "asyncio"])
+def test_a_surge_is_measured_and_shown(loop: Any) -> None:
+    """On either loop: those who cannot be served in time leave, and the reports tell."""
+
+    @asynccontextmanager
+    async def one_at_a_time(_: str) -> AsyncIterator[Any]:
+        limiter = trio.CapacityLimiter(1) if loop == "trio" else asyncio.Semaphore(1)
+        sleep: Any = trio.sleep if loop == "trio" else asyncio.sleep
+
+        async def use() -> None:
+            async with limiter:
+                await sleep(0.005)
+
+        yield use
+
+    surge = Surge(name="any", title="Any", contenders=(Contender("slow", one_at_a_time, loop),), ours=("slow",))
+    sample = surge.sample(surge.contenders[0], "", 0.05)
+
+    assert 0 < sample["capacity"] < 500
+    assert sample["phases"][3]["goodput"] < sample["phases"][3]["arrived"]
+    result = Result("any", surge, [Outcome("slow", [sample])])
+    assert "goal" in table(result)
+    ET.fromstring(plot(result))
