@@ -74,7 +74,7 @@ async def test_a_cancel_request_that_comes_too_early_is_made_again(connection: C
     await interrupt(lambda: connection.execute("SELECT pg_sleep(60)"))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.recover)
-        await trio.sleep(0.02)
+        await trio.sleep(0.5)  # for the first request to be answered
         os.kill(connection.info.backend_pid, signal.SIGCONT)
     assert await value(connection, "SELECT 'mine'") == "mine"
 
@@ -90,6 +90,24 @@ async def test_an_interrupted_recovery_goes_on(connection: Connection) -> None:
 
     report = await cancel_everywhere(lambda _: connection.recover(), prepare=prepare, check=lambda _: check())
     assert report.cancelled >= 2
+
+
+async def test_a_cancel_request_under_way_cannot_hit_the_next_query(fresh_postgres_server: PostgresServer) -> None:
+    """Whoever gave up waiting for its answer leaves it to the next operation. The postmaster is what answers."""
+    server = fresh_postgres_server
+    connection = await Connection.connect(server.url, autocommit=True)
+    os.kill(server.process_id, signal.SIGSTOP)
+    with pytest.raises(e.CancellationTimeout):
+        await connection.cancel_safe(timeout=0.1)
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def _() -> None:
+            assert await value(connection, "SELECT 'mine' FROM pg_sleep(0.5)") == "mine"
+
+        await trio.sleep(0.2)
+        os.kill(server.process_id, signal.SIGCONT)
+    await connection.close()
 
 
 async def query(connection: Connection) -> None:
