@@ -316,7 +316,7 @@ class Ledger(Generic[T]):
         """Retire what is too old or unused, open what is missing, and say when to come back."""
         use_time = self.use_time.snapshot()
         if use_time.count:
-            self.expected_use = use_time.quantile(0.1)
+            self.expected_use = min(use_time.quantile(0.1), BOUNDS[-1])
             self.pace = use_time.sum / use_time.count / (self.limits.max_size * self.share)
         self._retire_idle(now)
         self.provide(now)
@@ -472,7 +472,7 @@ class Ledger(Generic[T]):
 
     def _short_of(self, now: float) -> int:
         """How many more resources should begin to open now."""
-        if self.closed or now < self.retry_at:
+        if self.closed or self.paused or now < self.retry_at:
             return 0
         at_once = 1 if self.failures else self.limits.max_opening  # a server that just failed is probed, not stormed
         room = min(self.limits.max_size - len(self.entries), at_once - self.opening)

@@ -107,7 +107,7 @@ class _Acquire(Lease[T]):
         entry = self.entry
         if entry is None:
             self.task = None
-            return await self.__aenter__()  # the resource was closed before this task came to use it
+            return await _Acquire.__aenter__(self)  # the resource was closed before this task came to use it
         if pool._instruments:
             pool._tell("acquired", 0.0 if lent else self.since - self.waiting_since)
         resource: T = entry.resource
@@ -154,7 +154,8 @@ class _RevocableAcquire(_Acquire[T]):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         await super().__aexit__(exc_type, exc, tb)
-        if self._scope.__exit__(exc_type, exc, tb):
+        self._scope.__exit__(exc_type, exc, tb)
+        if self._scope.cancelled_caught:
             pool = self._pool
             raise LeaseRevoked(
                 f"{pool.name}: the lease was held for {pool._now() - self.since:.3g} s, longer than max_hold "
@@ -543,7 +544,8 @@ class Pool(Generic[T]):
         assert isinstance(lease, _Acquire), "bug: somebody else's lease"
         waited = now - lease.waiting_since
         own = self.limits.acquire_timeout if lease._timeout is None else lease._timeout
-        error = self._timeout_error(waited) if waited >= own else self._too_late_error(waited)
+        in_full = lease.latest_start >= lease.waiting_since + own  # not `waited >= own`, which rounding may make false
+        error = self._timeout_error(waited) if in_full else self._too_late_error(waited)
         self._ledger.dismiss(lease, error, late=True)
 
     def _break_deadlock(self) -> None:
@@ -577,8 +579,6 @@ class Pool(Generic[T]):
         self._nap_ends = self._nap.deadline = self._ledger.due
 
     def _begin(self, nursery: trio.Nursery) -> None:
-        if self._ledger.budget is not None:
-            self._ledger.budget.reserve(self.limits.min_size)
         self._nursery = nursery
         nursery.start_soon(self._upkeep, name=f"respool {self.name}: upkeep")
 
@@ -740,6 +740,8 @@ async def _running(
     adapter: Adapter[T], limits: Limits, budget: Budget | None, instruments: Sequence[Instrument]
 ) -> AsyncIterator[Pool[T]]:
     pool = Pool(adapter, limits, budget=budget, instruments=instruments)
+    if budget is not None:
+        budget.reserve(limits.min_size)
     error_of_block: BaseException | None = None
     async with trio.open_nursery() as nursery:
         pool._begin(nursery)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import trio
-from trio.testing import MockClock
+import math
 
-from respool import open_pool
-from respool.testing import GatedAdapter
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from respool import Budget, Pool, PoolTimeout, open_pool
+from respool.testing import FakeResource, GatedAdapter, GatedError
 
 
 async def test_an_idle_resource_is_checked_for_a_waiter_although_another_is_being_opened(
@@ -19,3 +22,90 @@ async def test_an_idle_resource_is_checked_for_a_waiter_although_another_is_bein
         await trio.sleep(2)
         async with pool.acquire(timeout=0.5):
             assert adapter.calls == ["open", "open", "validate 1"]
+
+
+async def use(pool: Pool[FakeResource], seconds: float) -> None:
+    async with pool.acquire(timeout=math.inf):
+        await trio.sleep(seconds)
+
+
+async def test_max_hold_lets_those_be_who_keep_it(autojump_clock: MockClock) -> None:
+    """A block that ended in time ended in LeaseRevoked."""
+    async with open_pool(GatedAdapter(), max_hold=10) as pool:
+        await use(pool, 9)
+
+
+async def test_a_lease_with_max_hold_whose_resource_was_closed_at_the_hand_over(autojump_clock: MockClock) -> None:
+    """It entered a second cancel scope, and never left the first."""
+
+    class Shared(GatedAdapter):
+        leases_per_resource = 2
+
+    async with open_pool(Shared(leases=2), max_size=1, max_hold=10) as pool, trio.open_nursery() as nursery:
+        both_hold = trio.Event()
+
+        async def break_it() -> None:
+            with pytest.raises(GatedError):
+                await hold_and_fail()
+
+        async def hold_and_fail() -> None:
+            async with pool.acquire():
+                await both_hold.wait()
+                raise GatedError("broken")
+
+        async def hand_over() -> None:
+            async with pool.acquire():
+                await both_hold.wait()
+
+        for _ in range(10):  # the order in which Trio runs tasks is random: some of these meet the closed resource
+            nursery.start_soon(hand_over)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(break_it)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(use, pool, 1)
+            await wait_all_tasks_blocked()
+            both_hold.set()
+            await trio.sleep(5)
+            both_hold = trio.Event()
+        assert pool.statistics().leases == 0
+
+
+async def test_drain_ends_although_min_size_asks_for_more(autojump_clock: MockClock) -> None:
+    """What was closed was replaced at once, and the pool was never empty."""
+    async with open_pool(GatedAdapter(open="slow"), min_size=2) as pool:
+        await trio.sleep(5)
+        with trio.fail_after(10):
+            await pool.drain()
+        await trio.sleep(5)
+        assert pool.statistics().size == 0
+        pool.resume()
+        await trio.sleep(5)
+        assert pool.statistics().idle == 2
+
+
+async def test_uses_too_long_to_measure_are_not_taken_for_endless(autojump_clock: MockClock) -> None:
+    """Beyond the histogram's last bound, whoever had a deadline was refused as hopeless."""
+    async with open_pool(GatedAdapter(), max_size=1) as pool, trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(use, pool, 200)
+        await trio.sleep(450)
+        with trio.fail_after(1000):
+            await use(pool, 1)
+
+
+@pytest.mark.parametrize(("start", "timeout"), [(4.3, 3.4), (7.3, 4.4), (2.6, 1.7)])
+async def test_a_time_out_is_one_however_seconds_are_rounded(
+    autojump_clock: MockClock, start: float, timeout: float
+) -> None:
+    """``start + timeout - start < timeout`` in binary: it was told as the fault of its caller's deadline."""
+    async with open_pool(GatedAdapter(), max_size=1) as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(use, pool, 20)
+        await trio.sleep(start)
+        with pytest.raises(PoolTimeout):
+            await pool.acquire(timeout=timeout).__aenter__()
+
+
+async def test_a_budget_too_small_for_min_size_is_told_as_it_is() -> None:
+    """It came in an ExceptionGroup."""
+    with pytest.raises(ValueError, match="must add up to less than its max_size"):
+        await open_pool(GatedAdapter(), min_size=5, budget=Budget(5)).__aenter__()
