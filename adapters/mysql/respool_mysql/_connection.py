@@ -38,14 +38,15 @@ C = TypeVar("C", bound=Cursor[Any])
 R = TypeVar("R")
 
 
-def _serve(command: Callable[..., Any], *args: Any) -> None:
+def _serve(job: tuple[Callable[..., Any], tuple[Any, ...]]) -> None:
     """Run one command after the other, for as long as none raises; then the greenlet is dead and replaced."""
     parent = getcurrent().parent
     assert parent is not None
     while True:
+        command, args = job
         result = command(*args)
-        del command, args  # an idle connection keeps nobody's arguments alive
-        command, args = parent.switch((None, result))
+        del command, args, job  # an idle connection keeps nobody's arguments alive
+        job = parent.switch((None, result))
 
 
 class Connection:
@@ -72,7 +73,7 @@ class Connection:
         self = cls(wire)
         with trio.move_on_after(wire.connect_timeout) as scope:
             try:
-                await self._drive(wire.connect)
+                await self._do(wire.connect)
             except BaseException:
                 self.close()
                 raise
@@ -94,7 +95,7 @@ class Connection:
             raise trio.BusyResourceError("another task is using this MySQL connection")
         if self._unfinished is not None or self._undo is not None or self._wire.streaming:
             await self.recover()
-        return await self._drive(command, *args)
+        return await self._drive(command, (command, args))
 
     async def fetch(self, result: Any) -> None:
         """Wait for more rows of an unbuffered result. May be cancelled and called again: no row is lost."""
@@ -102,31 +103,27 @@ class Connection:
         if self._busy:
             raise trio.BusyResourceError("another task is using this MySQL connection")
         if self._unfinished == result.fetch:
-            await self._resume()
+            await self._drive(self._unfinished, None)
         elif self._unfinished is not None:
             await self.recover()
         else:
-            await self._drive(result.fetch)
+            await self._drive(result.fetch, (result.fetch, ()))
 
-    async def _drive(self, command: Callable[..., R], *args: Any) -> R:
+    async def _do(self, command: Callable[..., R], *args: Any) -> R:
+        return await self._drive(command, (command, args))
+
+    async def _drive(self, command: Callable[..., R], value: Any) -> R:
+        """Switch to the greenlet, and await what it asks for until `command` is done.
+
+        `value` is what the greenlet waits for: a command and its arguments, or, if it is stuck in `command`, None.
+        """
         worker = self._greenlet
         if worker is None or worker.dead:
             worker = self._greenlet = greenlet(_serve)
-            worker.gr_context = contextvars.copy_context()
-            return await self._follow(worker, command, command, *args)
         worker.gr_context = contextvars.copy_context()
-        return await self._follow(worker, command, (command, args))
-
-    async def _resume(self) -> Any:
-        assert self._greenlet is not None
-        assert self._unfinished is not None
-        return await self._follow(self._greenlet, self._unfinished, None)
-
-    async def _follow(self, worker: greenlet, command: Callable[..., Any], *values: Any) -> Any:
-        """Switch to `worker` and await what it asks for, until its command is done."""
         self._busy = True
         try:
-            async_fn, value = worker.switch(*values)
+            async_fn, value = worker.switch(value)
             while async_fn is not None:
                 try:
                     value = await async_fn(value)
@@ -135,9 +132,11 @@ class Connection:
                 else:
                     async_fn, value = worker.switch(value)
         except BaseException:
-            self._unfinished = None if worker.dead else command
             if worker.dead:
+                self._unfinished = None
                 self._wire.give_up_if_lost()
+            else:
+                self._unfinished = command
             raise
         finally:
             self._busy = False
@@ -186,7 +185,7 @@ class Connection:
                 wire.forbidden = False
         if self._undo is not None:
             try:
-                await self._drive(wire.query, self._undo)
+                await self._do(wire.query, self._undo)
             except err.OperationalError as exc:
                 if exc.args[0] != ER.SP_DOES_NOT_EXIST:  # the savepoint had been released just before
                     raise
@@ -200,17 +199,17 @@ class Connection:
         await self._discard_reply()
         if killed:
             self._wire.forbidden = False
-            await self._drive(self._wire.settle)
+            await self._do(self._wire.settle)
 
     async def _discard_reply(self) -> None:
         if self._unfinished is not None:
             try:
-                await self._resume()
+                await self._drive(self._unfinished, None)
             except Exception as exc:
                 if self.closed:
                     raise
                 logger.debug("a cancelled command ended in %s", type(exc).__name__)
-        await self._drive(self._wire.finish_reply)
+        await self._do(self._wire.finish_reply)
 
     async def _kill_query(self) -> bool:
         async with self._wire.killers:
@@ -220,7 +219,7 @@ class Connection:
                 logger.warning("no connection to send KILL QUERY over: %s", exc)
                 return False
             try:
-                return await side._drive(side._wire.kill_query_of, self._wire)
+                return await side._do(side._wire.kill_query_of, self._wire)
             finally:
                 side.close()
 
@@ -233,7 +232,7 @@ class Connection:
         self._undo = None  # one rollback will do for all
         if self._unfinished is not None or self._wire.unread:
             await self.recover()
-        await self._drive(self._wire.tidy, reset_session)
+        await self._do(self._wire.tidy, reset_session)
 
     def is_clean(self) -> bool:
         """Whether nothing is left to read or to undo, and the server has not closed the connection."""
@@ -262,7 +261,7 @@ class Connection:
         """Say goodbye, wait until the server has closed its side, and close. When cancelled, close at once."""
         try:
             if self.is_clean():
-                await self._drive(self._wire.say_goodbye)
+                await self._do(self._wire.say_goodbye)
         finally:
             self.close()
         await trio.lowlevel.checkpoint()

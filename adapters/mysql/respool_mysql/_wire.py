@@ -55,10 +55,16 @@ class AbandonedError(Exception):
 class Shape:
     """What the column definitions of a result say: parsed once, used for every result with the same bytes."""
 
+    definitions: bytes  # the packets, and of the EOF packet behind them all but its last four bytes
+    field_count: int
+    sequence: int  # number of the first packet
     fields: list[Any]
     description: tuple[Any, ...]
     converters: list[tuple[str | None, Callable[[Any], Any] | None]]
     readers: list[Reader]
+
+
+NO_SHAPE = Shape(b"", 0, 0, [], (), [], [])
 
 
 def _read_datetime(value: bytes) -> Any:
@@ -138,11 +144,18 @@ class Result(connections.MySQLResult):
         """Wait for at least one more row of an unbuffered result, or for its end."""
         self.ready += self._next_rows()
 
+    def _finish_unbuffered_query(self) -> None:
+        self.throw_away()
+
     def throw_away(self) -> None:
         """Read to the end of an unbuffered result, keeping nothing."""
         self.ready.clear()
         self.thrown_away = True
-        self._finish_unbuffered_query()
+        while self.unbuffered_active:
+            self._skip_rows()
+            packet = self.connection._read_packet()
+            if packet.is_eof_packet():
+                self._end(packet.get_all_data(), 1)
 
     def _read_rowdata_packet_unbuffered(self) -> tuple[Any, ...] | None:
         if self.thrown_away:
@@ -157,17 +170,16 @@ class Result(connections.MySQLResult):
 
     def _next_rows(self) -> list[tuple[Any, ...]]:
         rows = self._arrived_rows()
-        if rows:
-            return rows
-        packet = self.connection._read_packet()
-        if not self._check_packet_is_eof(packet):
-            return [self._read_row_from_packet(packet)]
-        self.unbuffered_active = False
-        self.connection = None
-        return []
+        if not rows and self.unbuffered_active:
+            packet = self.connection._read_packet()
+            if packet.is_eof_packet():
+                self._end(packet.get_all_data(), 1)
+            else:
+                rows.append(self._read_row_from_packet(packet))
+        return rows
 
     def _arrived_rows(self) -> list[tuple[Any, ...]]:
-        """Parse the row packets in the buffer, up to the first that is incomplete or anything but an ordinary row."""
+        """Parse the row packets in the buffer, up to the result's end or anything that is not an ordinary row."""
         wire = self.connection
         sock = wire._sock
         data, start, sequence = sock.data, sock.at, wire._next_seq_id
@@ -177,9 +189,15 @@ class Result(connections.MySQLResult):
         try:
             while start + 4 < received:
                 (header,) = _header(data, start)
+                size = header & 0xFFFFFF
                 at = start + 4
-                end = at + (header & 0xFFFFFF)
-                if end > received or data[at] > 253 or end - at == MAX_PACKET_LEN or header >> 24 != sequence:
+                end = at + size
+                if end > received or size == MAX_PACKET_LEN or header >> 24 != sequence:
+                    break
+                if data[at] > 253:
+                    if data[at] == 254 and size == 5:
+                        self._end(data, at + 1)
+                        start, sequence = end, sequence + 1
                     break
                 row: list[Any] = []
                 for read in readers:
@@ -202,30 +220,49 @@ class Result(connections.MySQLResult):
                 sequence = (sequence + 1) & 0xFF
         except Exception:  # noqa: BLE001, S110  that row stays in the buffer, so PyMySQL's code meets it, and raises
             pass
-        sock.at, wire._next_seq_id = start, sequence
+        sock.at, wire._next_seq_id = start, sequence & 0xFF
         return rows
+
+    def _skip_rows(self) -> None:
+        """Drop the row packets in the buffer, up to the result's end or anything that is not an ordinary row."""
+        wire = self.connection
+        sock = wire._sock
+        data, start, sequence = sock.data, sock.at, wire._next_seq_id
+        received = len(data)
+        while start + 4 < received:
+            (header,) = _header(data, start)
+            end = start + 4 + (header & 0xFFFFFF)
+            if end > received or data[start + 4] > 253 or header >> 24 != sequence:
+                break
+            start, sequence = end, (sequence + 1) & 0xFF
+        sock.at, wire._next_seq_id = start, sequence
+
+    def _end(self, data: bytes, at: int) -> None:
+        """Take in what the EOF packet behind the last row says."""
+        self.warning_count, self.server_status = _eof(data, at)
+        self.has_next = self.server_status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
+        self.connection.take_status(self.server_status)  # PyMySQL does not: a SELECT may have begun a transaction
+        self.unbuffered_active = False
+        self.connection = None
 
     def _get_descriptions(self) -> None:
         wire = self.connection
-        definitions = wire.peek_packets(self.field_count + 1)
-        shape = wire.shapes.get(definitions)
-        if shape is None or definitions[3] != wire._next_seq_id:
+        sock = wire._sock
+        shape = wire.last_shape
+        if shape.field_count != self.field_count or not sock.data.startswith(shape.definitions, sock.at):
+            definitions = wire.peek_packets(self.field_count + 1)
+            shape = wire.shapes.get(definitions)
+        if shape is None or shape.sequence != wire._next_seq_id:
             super()._get_descriptions()
             readers = [_reader(encoding, converter) for encoding, converter in self.converters]
-            shape = Shape(self.fields, self.description, self.converters, readers)
-            wire.remember(definitions, shape)
+            shape = Shape(
+                definitions, self.field_count, definitions[3], self.fields, self.description, self.converters, readers
+            )
+            wire.remember(shape)
         else:
-            wire.skip_packets(self.field_count + 1, len(definitions) + 4)
+            wire.skip_packets(self.field_count + 1, len(shape.definitions))
             self.fields, self.description, self.converters = shape.fields, shape.description, shape.converters
-        self.shape = shape
-
-    def _check_packet_is_eof(self, packet: MysqlPacket) -> bool:
-        if not packet.is_eof_packet():
-            return False
-        self.warning_count, self.server_status = _eof(packet.get_all_data(), 1)
-        self.has_next = self.server_status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
-        self.connection.take_status(self.server_status)  # PyMySQL does not: a SELECT may have begun a transaction
-        return True
+        wire.last_shape = self.shape = shape
 
     def _read_load_local_packet(self, first_packet: MysqlPacket) -> None:
         wire = self.connection
@@ -268,6 +305,7 @@ class Wire(connections.Connection):
         twin._sock = twin._rfile = twin._result = None
         twin.encoders, twin.decoders = dict(self.encoders), dict(self.decoders)
         twin.shapes = {}
+        twin.last_shape = NO_SHAPE
         twin._reply_pending = twin._status_unknown = twin._sending_file = False
         twin.forbidden = twin.moved = twin.used = False
         return twin
@@ -308,7 +346,9 @@ class Wire(connections.Connection):
         return sock
 
     def _read_payload(self) -> bytes:
-        sock = self._need(4)
+        sock = self._sock
+        if len(sock.data) - sock.at < 4:
+            self._need(4)
         (header,) = _header(sock.data, sock.at)
         size, sequence = header & 0xFFFFFF, header >> 24
         if sequence != self._next_seq_id:
@@ -316,7 +356,8 @@ class Wire(connections.Connection):
             if sequence == 0:  # an error nobody asked about: the server is closing the connection
                 raise err.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server during query")
             raise err.InternalError(f"Packet sequence number wrong - got {sequence} expected {self._next_seq_id}")
-        self._need(size + 4)
+        if len(sock.data) - sock.at < size + 4:
+            self._need(size + 4)
         start = sock.at + 4
         payload = sock.data[start : start + size]
         sock.at = start + size
@@ -327,8 +368,9 @@ class Wire(connections.Connection):
         if self._current_timeout != self._read_timeout:
             self._sock.settimeout(self._read_timeout)
             self._current_timeout = self._read_timeout
-        packet = packet_type(self._read_payload(), self.encoding)
-        if packet.is_error_packet():
+        payload = self._read_payload()
+        packet = packet_type(payload, self.encoding)
+        if payload[0] == 0xFF:
             self._reply_pending = False
             self._status_unknown = True  # an error carries no status, and may have come after a BEGIN in a procedure
             if self._result is not None:
@@ -360,15 +402,15 @@ class Wire(connections.Connection):
         return sock.data[sock.at : sock.at + size - 4]
 
     def skip_packets(self, count: int, size: int) -> None:
-        """Take `count` packets, `size` bytes altogether, as read."""
-        self._sock.at += size
+        """Take `count` packets as read: `size` bytes, and the last four of the EOF packet."""
+        self._need(size + 4).at += size + 4
         self._next_seq_id = (self._next_seq_id + count) & 0xFF
 
-    def remember(self, definitions: bytes, shape: Shape) -> None:
+    def remember(self, shape: Shape) -> None:
         """Keep `shape` for the next result with the same definitions."""
         if len(self.shapes) >= MAX_SHAPES:
             self.shapes.clear()
-        self.shapes[definitions] = shape
+        self.shapes[shape.definitions] = shape
 
     # -- Commands and replies -----------------------------------------------------------------------------------
 
@@ -408,6 +450,7 @@ class Wire(connections.Connection):
         super().set_character_set(charset, collation)
         self._reply_pending = False
         self.shapes.clear()
+        self.last_shape = NO_SHAPE
         self.moved = True
 
     def select_db(self, db: str | bytes) -> None:
