@@ -103,7 +103,7 @@ class Connection:
         if self._busy:
             raise trio.BusyResourceError("another task is using this MySQL connection")
         if self._unfinished == result.fetch:
-            await self._drive(self._unfinished, None)
+            await self._drive(result.fetch, None)
         elif self._unfinished is not None:
             await self.recover()
         else:
