@@ -272,11 +272,12 @@ class Result(connections.MySQLResult):
         failure = wire.send_file(filename)
         wire.write_packet(b"")  # the file's end
         packet = wire._read_packet()
-        if failure is not None:
-            raise err.OperationalError(ER.FILE_NOT_FOUND, f"Can't open file {filename!r}: {failure}") from failure
         if not packet.is_ok_packet():
             raise err.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "Commands Out of Sync")
         self._read_ok_packet(packet)
+        if failure is not None:
+            wire.end_reply(self.server_status)
+            raise err.OperationalError(ER.FILE_NOT_FOUND, f"Can't open file {filename!r}: {failure}") from failure
 
 
 class Wire(connections.Connection):
@@ -431,9 +432,13 @@ class Wire(connections.Connection):
 
     def _read_ok_packet(self) -> OKPacketWrapper:
         ok = super()._read_ok_packet()
-        self._reply_pending = False
-        self.take_status(ok.server_status)
+        self.end_reply(ok.server_status)
         return ok
+
+    def end_reply(self, status: int) -> None:
+        """Note that a command has been answered in full."""
+        self._reply_pending = False
+        self.take_status(status)
 
     def take_status(self, status: int) -> None:
         """Believe the status flags the server has just sent."""
@@ -614,16 +619,4 @@ async def open_socket(wire: Wire) -> Socket:
             stream = await trio.open_tcp_stream(host, port, local_address=wire.bind_address)
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     except OSError as exc:
-        cause = (
-            exc.__cause__ if isinstance(exc.__cause__, OSError) else exc
-        )  # Trio sums up its attempts; one is clearer
-        error = err.OperationalError(CR.CR_CONN_HOST_ERROR, f"Can't connect to MySQL server on {wire.host!r} ({cause})")
-        error.original_exception = cause  # PyMySQL's own attribute
-        raise error from exc
-    raw = socket.socket(fileno=stream.socket.detach())
-    raw.setblocking(False)
-    return Socket(raw)
-
-
-async def _open_file(name: bytes) -> Any:
-    return await trio.open_file(name, "rb")
+        cause = _last_cause(exc)
