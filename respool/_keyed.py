@@ -7,6 +7,7 @@ resources and the waiters, not by the keys there ever were.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType, TracebackType
@@ -110,7 +111,12 @@ class KeyedPool(Generic[K, T]):
     def _begin_to_end(self) -> None:
         self._closed = True
         for pool in self._pools.values():
-            self._nursery.start_soon(pool._end, name=f"respool {pool.name}: end")
+            self._nursery.start_soon(_end, pool, name=f"respool {pool.name}: end")
+
+
+async def _end(pool: Pool[Any]) -> None:
+    with contextlib.suppress(trio.Cancelled):  # raised again by _running, outside the nursery, which would group it
+        await pool._end()
 
 
 class _KeyedAcquire(Generic[K, T]):
@@ -180,3 +186,4 @@ async def _running(
         pool._begin_to_end()
     if error_of_block is not None:
         raise error_of_block
+    await trio.lowlevel.checkpoint_if_cancelled()

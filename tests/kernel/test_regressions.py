@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from respool import Budget, Pool, PoolTimeout, open_pool
+from respool import Budget, Pool, PoolTimeout, open_keyed_pool, open_pool
 from respool.testing import FakeResource, GatedAdapter, GatedError
 
 
@@ -109,3 +109,25 @@ async def test_a_budget_too_small_for_min_size_is_told_as_it_is() -> None:
     """It came in an ExceptionGroup."""
     with pytest.raises(ValueError, match="must add up to less than its max_size"):
         await open_pool(GatedAdapter(), min_size=5, budget=Budget(5)).__aenter__()
+
+
+async def test_what_ends_the_block_of_a_keyed_pool_leaves_it_as_it_is(autojump_clock: MockClock) -> None:
+    """A cancellation came in a group, and hid the block's own error."""
+    adapter = GatedAdapter(close="slow")
+
+    def adapter_for(key: str) -> GatedAdapter:
+        return adapter
+
+    async def cancel_and(error: Exception | None) -> None:
+        async with open_keyed_pool(adapter_for) as pool:
+            async with pool.acquire("key"):
+                pass
+            scope.cancel()
+            if error is not None:
+                raise error
+
+    for error, expected in [(None, trio.Cancelled), (KeyError(), KeyError)]:
+        with trio.CancelScope() as scope, pytest.raises(expected) as raised:
+            await cancel_and(error)
+        assert raised.type is expected  # a group would have passed both contexts
+        assert adapter.present == 0
