@@ -620,3 +620,21 @@ async def open_socket(wire: Wire) -> Socket:
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     except OSError as exc:
         cause = _last_cause(exc)
+        error = err.OperationalError(CR.CR_CONN_HOST_ERROR, f"Can't connect to MySQL server on {wire.host!r} ({cause})")
+        error.original_exception = cause  # PyMySQL's own attribute
+        raise error from exc
+    raw = socket.socket(fileno=stream.socket.detach())
+    raw.setblocking(False)
+    return Socket(raw)
+
+
+def _last_cause(error: OSError) -> OSError:
+    """Of several addresses' errors, which Trio sums up in one, the last: as `socket.create_connection` does."""
+    cause: Any = error.__cause__
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[-1]
+    return cause if isinstance(cause, OSError) else error
+
+
+async def _open_file(name: bytes) -> Any:
+    return await trio.open_file(name, "rb")

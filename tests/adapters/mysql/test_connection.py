@@ -108,7 +108,7 @@ async def test_cursor_classes(connection: Connection, given: Any, kind: type[Any
 
 
 async def test_a_users_own_cursor_class_of_pymysqls(server: MariaDBServer) -> None:
-    class Upper(pymysql.cursors.DictCursorMixin, pymysql.cursors.SSCursor):
+    class Upper(pymysql.cursors.DictCursorMixin, pymysql.cursors.SSCursor):  # type: ignore[misc]
         def _conv_row(self, row: Any) -> Any:
             return row and {name.upper(): value for name, value in super()._conv_row(row).items()}
 
@@ -119,7 +119,7 @@ async def test_a_users_own_cursor_class_of_pymysqls(server: MariaDBServer) -> No
 
 async def test_a_cursor_class_that_is_none(connection: Connection) -> None:
     with pytest.raises(TypeError, match="cursor class"):
-        connection.cursor(dict)  # type: ignore[type-var]
+        connection.cursor(dict)
 
 
 async def test_code_written_for_aiomysql(connection: Connection) -> None:
