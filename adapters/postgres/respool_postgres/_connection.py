@@ -400,7 +400,7 @@ class Connection(AsyncConnection[Row]):
         return (
             pgconn.transaction_status == _IDLE
             and not pgconn.pipeline_status
-            and not self._unsettled()
+            and not (self._owed or self._ending or self._cancel_request)
             and not self.lock.locked()
             and self._tpc is None
             and not self._num_transactions

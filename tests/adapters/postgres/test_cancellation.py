@@ -95,7 +95,8 @@ async def test_an_interrupted_recovery_goes_on(connection: Connection) -> None:
 async def test_a_cancel_request_under_way_cannot_hit_the_next_query(fresh_postgres_server: PostgresServer) -> None:
     """Whoever gave up waiting for its answer leaves it to the next operation. The postmaster is what answers."""
     server = fresh_postgres_server
-    connection = await Connection.connect(server.url, autocommit=True)
+    # Without TLS, so that the request is sent before the postmaster has said a word.
+    connection = await Connection.connect(server.url, autocommit=True, sslmode="disable")
     os.kill(server.process_id, signal.SIGSTOP)
     with pytest.raises(e.CancellationTimeout):
         await connection.cancel_safe(timeout=0.1)
