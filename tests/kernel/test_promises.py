@@ -906,6 +906,27 @@ async def test_a_cancellation_while_draining_ends_it(autojump_clock: MockClock) 
         assert adapter.present == 0
 
 
+async def test_closing_does_not_wait_for_what_nobody_needs_any_more(autojump_clock: MockClock) -> None:
+    """An open, a validation and a reset under way are cut short, and the resources closed politely."""
+    adapter = GatedAdapter(open="never", validate="never", reset="never", close="slow")
+    adapter.script("open", "ok", "ok")
+    async with respool.open_pool(adapter, max_size=3, max_opening=3, validate_after=1) as pool:
+        await warm(pool, 2)
+        async with pool.acquire() as resource:
+            resource.dirty = True
+        await trio.sleep(3)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hold, pool, 1)
+            nursery.start_soon(hold, pool, 1)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        now = pool.statistics()
+        assert (now.opening, now.checking, now.resetting) == (1, 1, 1)
+        closing_began = trio.current_time()
+    assert trio.current_time() - closing_began == adapter.slow
+    assert adapter.present == adapter.closed_forcefully == 0
+
+
 @pytest.mark.parametrize("gate", ["ok", "never"])
 async def test_an_error_leaves_the_block_as_it_is(autojump_clock: MockClock, gate: Gate) -> None:
     """Not wrapped in a group, and not before everything is closed."""

@@ -6,6 +6,8 @@ import inspect
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, overload
 
 import attrs
@@ -202,12 +204,10 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
 
     def verdict(self, error: BaseException) -> Verdict:
         """By SQLSTATE. The server names none when it refuses a connection: then by its (English) message."""
-        attempts = error.__cause__.exceptions if isinstance(error.__cause__, ExceptionGroup) else ()
-        if attempts:
-            verdicts = [self.verdict(attempt) for attempt in attempts]
-            return Verdict.PERMANENT if all(Verdict.PERMANENT in verdict for verdict in verdicts) else Verdict.KEEP
         if not isinstance(error, e.Error):
             return Verdict.KEEP
+        if isinstance(error.__cause__, ExceptionGroup):  # several hosts were tried
+            return reduce(and_, map(self.verdict, error.__cause__.exceptions))
         if error.sqlstate is None:
             return self._verdict_by_message(error)
         return self._verdict_by_sqlstate(error, error.sqlstate)

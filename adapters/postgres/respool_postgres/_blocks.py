@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import trio
-from psycopg import AsyncPipeline, AsyncServerCursor, AsyncTransaction, pq
+from psycopg import AsyncPipeline, AsyncServerCursor, AsyncTransaction
 from psycopg import errors as e
 from psycopg.rows import Row
 
@@ -101,6 +101,8 @@ class Pipeline(AsyncPipeline):
 
     def _exit_gen(self) -> PQGen[None]:
         # psycopg's own fetches in a `finally`, and so cannot be abandoned.
+        if self.interrupted:
+            return
         try:
             self._enqueue_sync()
             yield from self._communicate_gen()
@@ -110,9 +112,7 @@ class Pipeline(AsyncPipeline):
         yield from self._fetch_gen(flush=True)
 
     def _exit(self, exc: BaseException | None) -> None:
-        if not isinstance(sys.exception(), trio.Cancelled):
+        if self.interrupted or isinstance(sys.exception(), trio.Cancelled):
+            self.level -= 1
+        else:
             super()._exit(exc)
-            return
-        self.level -= 1
-        if self.level == 0 and not self.interrupted and self.pgconn.status != pq.ConnStatus.BAD:
-            self.interrupted = True

@@ -222,31 +222,27 @@ class Connection(AsyncConnection[Row]):
         """Drive a generator on from its first request. Not `patient`: look for data before waiting for it."""
         fd = self.pgconn.socket
         waited = False
+        ready: int
         try:
             while True:
-                if wants == _WAIT_R and patient:
-                    await trio.lowlevel.wait_readable(fd)
-                    waited = True
-                    wants = gen.send(_READY_R)
-                    continue
-                # A socket is nearly always writable: asking costs a tenth of waiting.
-                ready = readiness(self._either_poll, wants)
-                if not ready:
-                    ready = await wait_for(fd, wants)
-                    waited = True
-                elif self._was_busy():
-                    await trio.lowlevel.checkpoint()
-                    waited = True
+                try:
+                    if patient and wants == _WAIT_R:
+                        await trio.lowlevel.wait_readable(fd)
+                        ready, waited = _READY_R, True
+                    # A socket is nearly always writable: asking costs a tenth of waiting.
+                    elif not (ready := readiness(self._either_poll, wants)):
+                        ready, waited = await wait_for(fd, wants), True
+                    elif self._was_busy():
+                        await trio.lowlevel.checkpoint()
+                        waited = True
+                except (OSError, trio.ClosedResourceError) as error:
+                    raise e.OperationalError("the connection is closed") from error
+                except BaseException:
+                    self._interrupted(gen, wants)
+                    raise
                 wants = gen.send(ready)
         except StopIteration as done:
             result: RV = done.value
-        except e.Error:
-            raise
-        except (OSError, trio.ClosedResourceError) as error:
-            raise e.OperationalError("the connection is closed") from error
-        except BaseException:
-            self._interrupted(gen, wants)
-            raise
         if not waited:
             await self._schedule_others()
         return result
@@ -384,9 +380,11 @@ class Connection(AsyncConnection[Row]):
     # For the next borrower
 
     async def ping(self) -> None:
-        """Make one round trip, outside of any transaction."""
+        """Make one round trip, outside of any transaction. Does not count as a use."""
+        used = self.used
         async with self.lock:
             await self.wait(self._exec_command(b"SELECT 1"))
+        self.used = used
 
     async def run(self, statement: str) -> None:
         """Run one statement outside of any transaction, whatever `autocommit` is: ``DISCARD ALL`` needs that."""

@@ -448,8 +448,8 @@ def test_verdict_on_errors_without_sqlstate(failure: Exception, verdict: Verdict
 def test_several_hosts_fail_for_good_only_if_all_do() -> None:
     refused, unreachable = e.OperationalError('role "x" does not exist'), e.OperationalError("Connection refused")
     for attempts, verdict in (
-        ([refused, refused], Verdict.PERMANENT),
-        ([refused, unreachable], Verdict.KEEP),
+        ([refused, refused], Verdict.DISCARD | Verdict.PERMANENT),
+        ([refused, unreachable], Verdict.DISCARD),
     ):
         failure = e.OperationalError("Multiple connection attempts failed")
         failure.__cause__ = ExceptionGroup("connection attempts", attempts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from contextlib import aclosing
 from datetime import date
 from decimal import Decimal
@@ -115,6 +116,33 @@ async def test_executemany_with_more_than_the_socket_buffers_hold(connection: Co
     async with connection.cursor() as cursor:
         await cursor.executemany("SELECT %s::text", [("x" * 100_000,)] * 200, returning=True)
         assert sum([len((await result.fetchall())[0][0]) async for result in cursor.results()]) == 20_000_000
+
+
+async def test_parameters_that_fail(connection: Connection) -> None:
+    """Their error is theirs, also if it looks like a socket's."""
+    await numbers(connection)
+
+    def parameters() -> Iterator[tuple[int]]:
+        yield (1,)
+        raise FileNotFoundError("theirs")
+
+    for prepare in (numbers_in_a_pipeline, insert_many):
+        with pytest.raises(FileNotFoundError, match="theirs"):
+            await prepare(connection, parameters())
+        assert await value(connection, "SELECT 1") == 1
+
+
+async def insert_many(connection: Connection, parameters: Iterator[tuple[int]]) -> None:
+    await connection.cursor().executemany("INSERT INTO number VALUES (%s)", parameters)
+
+
+async def numbers_in_a_pipeline(connection: Connection, parameters: Iterator[tuple[int]]) -> None:
+    async with connection.pipeline():
+        before = await connection.execute("SELECT 'before'")
+        try:
+            await connection.cursor().executemany("SELECT %s", parameters, returning=True)
+        finally:
+            assert await before.fetchone() == ("before",)
 
 
 async def test_a_large_query_and_a_large_result(connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ from respool_postgres import Connection, PostgresAdapter
 import respool
 from tests.fault_proxy import PASS, Fault, FaultProxy
 from tests.servers import PostgresServer
+
+AT_ONCE = 0.5  # seconds: see test_cancellation.py
 
 
 async def value(connection: Connection[Any], query: str, *params: Any) -> Any:
@@ -67,7 +70,8 @@ async def test_no_borrower_sees_anothers_answer(server: PostgresServer) -> None:
 
         async def borrower(i: int) -> None:
             nonlocal answered
-            with trio.move_on_after(0.001 * (i % 40)):
+            # One who would be served too late is refused instead.
+            with trio.move_on_after(0.001 * (i % 40)), contextlib.suppress(respool.PoolOverloaded):
                 async with pool.acquire() as connection:
                     assert await value(connection, "SELECT %s::int", i) == i
                     async with connection.transaction():
@@ -150,7 +154,7 @@ async def test_a_frozen_server(fresh_postgres_server: PostgresServer) -> None:
                 async with pool.acquire() as connection:
                     await connection.execute("SELECT 1")
             assert scope.cancelled_caught
-            assert trio.current_time() - scope.deadline < 0.02
+            assert trio.current_time() - scope.deadline < AT_ONCE
         await trio.sleep(0.5)  # every limit passes
         server.resume()
         await serves(pool)
@@ -187,7 +191,7 @@ async def test_cancelled_while_the_network_is_gone(server: PostgresServer) -> No
                 async with pool.acquire() as connection:
                     await connection.execute("SELECT 1")
             assert scope.cancelled_caught
-            assert trio.current_time() - scope.deadline < 0.02
+            assert trio.current_time() - scope.deadline < AT_ONCE
             await trio.sleep(0.5)
             proxy.fault = PASS
             await serves(pool)

@@ -1,0 +1,154 @@
+"""The demo: it shows what it says, sees what is wrong, and leaves nothing running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+import respool
+from examples.demonstration import load
+from examples.demonstration.embedded import embedded
+from tests.house._house import ROOT
+
+COMMAND = [sys.executable, "-W", "error", "-m", "examples.demo", "--plain"]
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Where the demo's servers live. Their own users must be able to pass through."""
+    with tempfile.TemporaryDirectory() as path:
+        Path(path).chmod(0o711)
+        yield Path(path)
+
+
+def _processes_in(directory: Path) -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = process.read_bytes().decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if str(directory) in command:
+            found.append(command)
+    return found
+
+
+def test_it_shows_what_pooling_buys_and_survives(directory: Path) -> None:
+    """On a real PostgreSQL and on its own server: a table, every promise kept, and nothing left behind."""
+    done = subprocess.run(
+        [*COMMAND, "--seconds=0.3"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(directory)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    for title in ("PostgreSQL", "embedded server"):
+        for phase in ("no pool", "pool", "tasks cancelled in mid-query", "server restarted under load"):
+            assert any(line.startswith(title) and line.endswith(f", {phase}:") for line in done.stdout.splitlines())
+    assert "BROKEN" not in done.stdout
+    assert done.stdout.count("kept ") == 2 * 12
+    assert done.stdout.rstrip().endswith("Nothing lost, nothing wrong.")
+    assert not done.stderr
+    assert _processes_in(directory) == []
+    assert list(directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("phase", ["no pool:", "server restarted under load:"])
+def test_ctrl_c_leaves_nothing_running(directory: Path, phase: str) -> None:
+    """Wherever it is stopped, its server and its files are gone when it is."""
+    with subprocess.Popen(
+        [*COMMAND, "postgres", "--seconds=0.4"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(directory)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if line.rstrip().endswith(phase):
+                break
+        assert _processes_in(directory)
+        demo.send_signal(signal.SIGINT)
+        rest = demo.stdout.read()
+        assert demo.wait(20) == 130, rest
+
+    assert rest.endswith("Stopped. Nothing is left running.\n")
+    assert "Traceback" not in rest
+    assert _processes_in(directory) == []
+    assert list(directory.iterdir()) == []
+
+
+def test_what_cannot_be_shown_is_told_in_a_line(directory: Path) -> None:
+    """Without PostgreSQL the rest is shown, and one line says what to install."""
+    done = subprocess.run(
+        [sys.executable, "-c", MISSING, "--plain", "--seconds=0.2"],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(directory)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = [line for line in done.stdout.splitlines() if "postgres is not shown" in line]
+    assert told == ["postgres is not shown. initdb is not installed: apt-get install postgresql"]
+    assert "embedded server, pool:" in done.stdout
+
+
+MISSING = """
+import sys
+from examples import demo
+from examples.demonstration import postgres
+from tests.servers import ServerNotInstalled
+
+def not_installed():
+    raise ServerNotInstalled("initdb is not installed: apt-get install postgresql")
+
+postgres.PostgresServer = not_installed
+sys.exit(demo.main())
+"""
+
+
+async def test_a_wrong_answer_is_seen() -> None:
+    """The demo's checks are checks: a server that answers wrong is found out, with a pool and without."""
+
+    async def ask_wrongly(connection: Any, key: int) -> int:
+        answer: int = await connection.ask(f"get {key}")
+        return answer + 1
+
+    async with embedded() as subject:
+        liar = attrs.evolve(subject, ask=ask_wrongly)
+        for phase in (load.without_pool, load.with_pool):
+            tally = await phase(liar, 0.2, load.View())
+            assert tally.wrong == len(tally.latencies) > 0
+            assert not tally.checks[0].kept
+
+
+async def test_lost_connections_are_seen() -> None:
+    """An adapter that discards whatever was cancelled is told from one that recovers it."""
+    async with embedded() as subject:
+
+        async def refuse(*_: object) -> None:
+            raise RuntimeError("cannot be reset")
+
+        hooks = subject.adapter
+        wasteful = respool.adapter(open=hooks.open, close=hooks.close, is_clean=hooks.is_clean, reset=refuse)
+        tally = await load.cancelled(attrs.evolve(subject, adapter=wasteful), 0.2, load.View())
+
+    broken = [check.promise for check in tally.checks if not check.kept]
+    assert "no connection was lost to a cancelled task" in broken
