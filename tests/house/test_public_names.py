@@ -26,7 +26,7 @@ PUBLIC = {
     """,
     "respool_mysql": "Connection Cursor DictCursor MySQLAdapter SSCursor SSDictCursor connect",
     "respool_postgres": "Connection PostgresAdapter",
-    "respool_redis": "Connection NotSent Redis RedisAdapter open_redis",
+    "respool_redis": "Connection NotSent Redis RedisAdapter Sentinel SentinelAdapter open_redis",
 }
 
 MODULES = {

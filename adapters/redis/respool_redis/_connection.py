@@ -190,13 +190,14 @@ class Connection(RedisCommands):
         required, optional = await self._handshake()
         commands = [*first, *required, *optional]
         replies = await self._wire.exchange(self._packer.pack_all(commands), [True] * len(commands), commands)
-        for reply in replies[: len(first) + len(required)]:
-            if isinstance(reply, Exception):
+        for position, reply in enumerate(replies):
+            needed = position < len(first) + len(required)
+            if isinstance(reply, Exception) and (needed or isinstance(reply, ConnectionError)):
                 raise reply
         self._session = Session(self.connection_pool.db)
 
     async def _handshake(self) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-        """The commands that must succeed, and those that older servers refuse without harm."""
+        """The commands that must succeed, and those that may be refused, unless with a `redis.ConnectionError`."""
         settings = self.connection_pool
         credentials = await settings.credentials()
         required: list[tuple[Any, ...]] = []
@@ -209,7 +210,7 @@ class Connection(RedisCommands):
             required.append(("HELLO", 3, *user, *name))
         if settings.db:
             required.append(("SELECT", settings.db))
-        return required, _introduction(settings)
+        return required, [*_introduction(settings), ("PING",)]  # which a server that is loading refuses
 
 
 def _introduction(settings: Settings) -> list[tuple[Any, ...]]:

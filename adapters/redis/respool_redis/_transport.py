@@ -157,21 +157,30 @@ class TlsTransport(Transport):
         return accepted
 
     def receive(self) -> memoryview | None:
+        # All of it: what stayed behind in memory would not make the socket readable again.
+        plain = bytearray()
         while True:
-            try:
-                count: int = self._tls.read(len(self._buffer), self._buffer)  # type: ignore[assignment]  # typeshed
-            except ssl.SSLWantReadError:
-                self.flush()  # reading may have had something to answer: a key update
-                if not self._fill():
-                    return None
-            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-                raise ClosedByServer from None
-            except ssl.SSLError as error:
-                raise ConnectionError(f"TLS failed: {error.reason or error}") from error
-            else:
-                if not count:
-                    raise ClosedByServer
-                return self._view[:count]
+            data = self._decrypt()
+            if data:
+                plain += data
+            elif plain:
+                return memoryview(plain)
+            elif data is not None:
+                raise ClosedByServer
+            elif not self._fill():
+                return None
+
+    def _decrypt(self) -> bytes | None:
+        """One record. None if there is none complete; nothing if there will be no more."""
+        try:
+            return self._tls.read(_RECORDS)
+        except ssl.SSLWantReadError:
+            self.flush()  # reading may have had something to answer: a key update
+            return None
+        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+            return b""
+        except ssl.SSLError as error:
+            raise ConnectionError(f"TLS failed: {error.reason or error}") from error
 
     def is_quiet(self) -> bool:
         return super().is_quiet() and not self._incoming.pending and not self._tls.pending()
