@@ -100,8 +100,20 @@ class Lease(Generic[T]):
     A hand-written class because one is made for every acquire. What only a waiting lease needs is set only there.
     """
 
-    __slots__ = ("entry", "error", "latest_start", "line", "since", "stack", "task", "waiting_since", "warned")
+    __slots__ = (
+        "deadline",
+        "entry",
+        "error",
+        "latest_start",
+        "line",
+        "since",
+        "stack",
+        "task",
+        "waiting_since",
+        "warned",
+    )
 
+    deadline: float  # of the caller's cancel scopes; set only if it was looked at when waiting began
     entry: Any  # the Entry[T] held, or None
     error: Exception | None  # why waiting ended in vain
     latest_start: float  # a waiting lease served after this would be served too late

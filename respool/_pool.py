@@ -15,6 +15,7 @@ import contextvars
 import logging
 import math
 import traceback
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import MappingProxyType, TracebackType
@@ -206,7 +207,7 @@ class Pool(Generic[T]):
         self._context = contextvars.copy_context()
 
     def __repr__(self) -> str:
-        return f"<respool.Pool {self.name!r}: {'closed' if self._ledger.closed else self.statistics()}>"
+        return f"<respool.Pool {self.name!r}: {'closed' if self._ledger.closed else self._in_numbers()}>"
 
     def acquire(
         self, *, timeout: float | None = None, priority: Priority = Priority.NORMAL
@@ -240,7 +241,7 @@ class Pool(Generic[T]):
         """The pool at this moment: a frozen snapshot. Costs some microseconds a resource."""
         ledger = self._ledger
         now = self._now()
-        leases = sorted((lease for e in ledger.entries for lease in e.leases), key=lambda lease: lease.since)
+        leases = sorted((lease for entry in ledger.entries for lease in entry.leases), key=_since)
         return PoolStatistics(
             name=self.name,
             min_size=self.limits.min_size,
@@ -369,9 +370,10 @@ class Pool(Generic[T]):
         if timeout is None:
             timeout = limits.acquire_timeout
         latest_start = now + timeout
-        # Not for less than a millisecond: then the caller's own cancel scope may as well end the wait.
-        if ledger.expected_use > _TELLING_USE and deadline - ledger.expected_use < latest_start:
-            latest_start = deadline - ledger.expected_use
+        lease.deadline = deadline
+        if deadline < latest_start + ledger.expected_use:
+            # What is less than a millisecond early, the caller's own cancel scope may as well do.
+            latest_start = deadline - (ledger.expected_use if ledger.expected_use > _TELLING_USE else 0.0)
             if latest_start <= now:
                 raise self._too_late_error(0)
         ledger.enqueue(lease, now, latest_start)
@@ -401,6 +403,8 @@ class Pool(Generic[T]):
         if Verdict.RETIRE in verdict and lease.entry and lease.entry.generation == ledger.generation:
             logger.warning("%s: retiring all resources, because of %s", self.name, _brief(error))
             ledger.retire_all(now)
+        if getattr(lease, "deadline", math.inf) <= now:
+            ledger.queue.served_in_vain()
         ledger.check_in(lease, now, broken=Verdict.DISCARD in verdict)
 
     def _verdict(self, error: BaseException) -> Verdict:
@@ -642,7 +646,7 @@ class Pool(Generic[T]):
         return self._refusal(
             PoolOverloaded,
             f"waited {waited:.3g} s for a resource; the caller's deadline leaves less than the "
-            f"{ledger.expected_use:.3g} s that nine in ten leases take; {self.statistics()}",
+            f"{ledger.expected_use:.3g} s that nine in ten leases take; {self._in_numbers()}",
         )
 
     def _open_failed_error(self) -> OpenFailed:
@@ -665,13 +669,30 @@ class Pool(Generic[T]):
         self._tell("refused", error)
         return error
 
+    def _in_numbers(self) -> str:
+        """The pool's state in a line. Cheap: in an overload, thousands of callers a second are told."""
+        ledger = self._ledger
+        states = Counter(entry.state for entry in ledger.entries)
+        under_way = (State.OPENING, State.CHECKING, State.RESETTING, State.CLOSING)
+        return ", ".join(
+            [
+                f"{states[State.LENT]} of {self.limits.max_size} lent",
+                f"{states[State.IDLE]} idle",
+                *(f"{states[state]} {state.value}" for state in under_way if states[state]),
+                f"{ledger.queue.size} waiting",
+                *(["paused"] if ledger.paused else []),
+                *(["overloaded"] if ledger.queue.overloaded else []),
+            ]
+        )
+
     def _plight(self) -> str:
         """The pool's state and the holders of its resources, in words and numbers."""
-        statistics = self.statistics()
-        holders = "; ".join(map(str, statistics.holders))
+        now = self._now()
+        leases = [lease for entry in self._ledger.entries for lease in entry.leases]
+        holders = "; ".join(str(self._holder(lease, now)) for lease in sorted(leases, key=_since))
         failures = self._ledger.failures
         return (
-            str(statistics)
+            self._in_numbers()
             + (f"; held by {holders}" if holders else "")
             + (f"; the last {failures} attempts to open one failed" if failures else "")
         )
@@ -764,6 +785,10 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(member)
     else:
         yield error
+
+
+def _since(lease: Lease[Any]) -> float:
+    return lease.since
 
 
 def _brief(error: BaseException) -> str:

@@ -131,14 +131,3 @@ class PoolStatistics:
     """How long the leases that have ended were held."""
     open_time: HistogramSnapshot
     """How long it took to open each resource."""
-
-    def __str__(self) -> str:
-        other = {
-            "opening": self.opening,
-            "checking": self.checking,
-            "resetting": self.resetting,
-            "closing": self.closing,
-        }
-        parts = [f"{self.lent} of {self.max_size} lent", f"{self.idle} idle"]
-        parts += [f"{count} {state}" for state, count in other.items() if count]
-        return ", ".join([*parts, f"{self.waiting} waiting"])
