@@ -113,7 +113,7 @@ class Lease(Generic[T]):
         "warned",
     )
 
-    deadline: float  # of the caller's cancel scopes; set only if it was looked at when waiting began
+    deadline: float  # of the caller's cancel scopes, if it was looked at; math.inf otherwise
     entry: Any  # the Entry[T] held, or None
     error: Exception | None  # why waiting ended in vain
     latest_start: float  # a waiting lease served after this would be served too late

@@ -152,7 +152,7 @@ class Ledger(Generic[T]):
 
     def give_up(self, lease: Lease[T], now: float) -> None:
         """`lease`'s task was cancelled while it waited."""
-        self.queue.remove(lease, late=now >= lease.latest_start)
+        self.queue.remove(lease, late=now >= min(lease.latest_start, lease.deadline))
         self.cancelled += 1
 
     def dismiss(self, lease: Lease[T], error: Exception, *, late: bool = False) -> None:

@@ -371,9 +371,9 @@ class Pool(Generic[T]):
             timeout = limits.acquire_timeout
         latest_start = now + timeout
         lease.deadline = deadline
-        if deadline < latest_start + ledger.expected_use:
-            # What is less than a millisecond early, the caller's own cancel scope may as well do.
-            latest_start = deadline - (ledger.expected_use if ledger.expected_use > _TELLING_USE else 0.0)
+        # What would be less than a millisecond early, the caller's own cancel scope may as well do.
+        if ledger.expected_use > _TELLING_USE and deadline - ledger.expected_use < latest_start:
+            latest_start = deadline - ledger.expected_use
             if latest_start <= now:
                 raise self._too_late_error(0)
         ledger.enqueue(lease, now, latest_start)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import attrs
 import trio
 
+from respool import PoolOverloaded
 from respool.testing import cancel_everywhere
 from tests.fault_proxy import FaultProxy
 
@@ -58,6 +59,8 @@ class Losses:
     """Slots that could not be acquired any more, the most at any look."""
     wrong_answers: int = 0
     """Answers to a question that somebody else had asked."""
+    refused: int = 0
+    """Operations refused because their deadline left too little time."""
     failed: int = 0
     """Operations that raised an error although nothing but a cancellation had happened."""
     swallowed: int = 0
@@ -153,6 +156,8 @@ async def _ask(subject: Subject, pool: Lender, question: str, losses: Losses) ->
     try:
         async with pool.acquire() as connection:
             answer = await subject.ask(connection, question)
+    except PoolOverloaded:
+        losses.refused += 1  # told that it will run out of time, a little before it does
     except Exception:  # noqa: BLE001 - whatever it is, it is counted
         losses.failed += 1
     else:

@@ -51,6 +51,7 @@ class Books:
         lease.task = [lease]
         lease.entry = None
         lease.line = Priority.NORMAL
+        lease.deadline = math.inf
         if self.ledger.queue.size or not self.ledger.try_lend(lease, self.now):
             self.ledger.enqueue(lease, self.now, self.now + timeout)
         return lease
