@@ -219,7 +219,9 @@ class Connection:
                 logger.warning("no connection to send KILL QUERY over: %s", exc)
                 return False
             try:
-                return await side._do(side._wire.kill_query_of, self._wire)
+                killed = await side._do(side._wire.kill_query_of, self._wire)
+                await side.aclose()  # the server has forgotten it before the next one may be opened
+                return killed
             finally:
                 side.close()
 

@@ -370,14 +370,13 @@ class Wire(connections.Connection):
             self._sock.settimeout(self._read_timeout)
             self._current_timeout = self._read_timeout
         payload = self._read_payload()
-        packet = packet_type(payload, self.encoding)
         if payload[0] == 0xFF:
             self._reply_pending = False
             self._status_unknown = True  # an error carries no status, and may have come after a BEGIN in a procedure
             if self._result is not None:
                 self._result.unbuffered_active = False
-            packet.raise_for_error()
-        return packet
+            err.raise_mysql_exception(payload)
+        return packet_type(payload, self.encoding)
 
     def _write_bytes(self, data: bytes) -> None:
         if self.forbidden:
@@ -569,6 +568,7 @@ class Wire(connections.Connection):
         """Return another to connect to the same server, to give it orders about this one."""
         twin = self.copy()
         twin.sql_mode = twin.init_command = twin.autocommit_mode = None
+        twin.use_unicode, twin.decoders = True, converters.decoders
         twin.address = None if self.unix_socket else self._sock.raw.getpeername()[:2]
         return twin
 
@@ -576,7 +576,7 @@ class Wire(connections.Connection):
         """Stop the query of `other`; False if this server does not know that connection."""
         number = other.server_thread_id[0]
         self.query("SHOW PROCESSLIST")
-        if not any(row[0] == number and other.comes_from(row[2]) for row in self._result.rows):
+        if not any(int(row[0]) == number and other.comes_from(row[2]) for row in self._result.rows):
             return False
         self.query(f"KILL QUERY {number}")
         return True

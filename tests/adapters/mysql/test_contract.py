@@ -20,8 +20,8 @@ async def query(connection: Connection) -> None:
 
 async def stream(connection: Connection) -> None:
     async with connection.cursor(SSCursor) as cursor:
-        await cursor.execute("SELECT seq FROM seq_1_to_100000")
-        await cursor.fetchmany(20_000)
+        await cursor.execute("SELECT seq FROM seq_1_to_20000")
+        await cursor.fetchmany(3_000)
 
 
 async def transaction(connection: Connection) -> None:
