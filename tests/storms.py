@@ -40,13 +40,15 @@ class Subject:
     """Sends a question on a connection, and returns the answer: the question."""
     proxy: FaultProxy
     """Between the pool and its server. Nobody else uses it."""
+    opened: Callable[[Any], int] | None = None
+    """How many connections the pool has opened so far. Default: how many the proxy has accepted."""
     patience: float = 2.0
     """Seconds within which all slots are to be acquired once nobody uses them."""
 
 
 @attrs.define
 class Losses:
-    """What cancelling cost. A right pool has 0 of everything but `cancelled`, `completed`, `remade` and `slowest_exit`.
+    """What cancelling cost. A right pool has 0 of everything but `cancelled`, `completed`, `remade` and `exits`.
 
     The last two are to be small.
     """
@@ -69,12 +71,12 @@ class Losses:
     """Connections beyond the size of the pool that the server saw, the most at any look."""
     remade: int = 0
     """Connections made beyond the size of the pool."""
-    slowest_exit: float = 0.0
-    """The longest time in seconds from a cancellation until its task had left the block."""
+    exits: list[float] = attrs.field(factory=list, repr=False)
+    """Seconds from each cancellation until its task had left the block. Not measured at every point."""
 
 
 async def at_every_point(subject: Subject, *, warm: bool) -> Losses:
-    """Cancel one operation everywhere, each time in a new pool, in which there is an idle connection if it is `warm`."""
+    """Cancel one operation everywhere, each time in a new pool; if it is `warm` it has an idle connection."""
     losses = Losses()
     questions = map(str, itertools.count())
 
@@ -131,7 +133,7 @@ async def in_a_storm(
                 await _ask(subject, pool, question, losses)
             if scope.cancelled_caught:
                 losses.cancelled += 1
-                losses.slowest_exit = max(losses.slowest_exit, trio.current_time() - scope.deadline)
+                losses.exits.append(trio.current_time() - scope.deadline)
             else:
                 losses.completed += 1
 
@@ -148,7 +150,8 @@ async def _opened(subject: Subject, losses: Losses) -> AsyncIterator[Lender]:
     before = subject.proxy.accepted
     async with subject.open() as pool:
         yield pool
-        losses.remade += max(0, subject.proxy.accepted - before - subject.size)
+        opened = subject.opened(pool) if subject.opened else subject.proxy.accepted - before
+        losses.remade += max(0, opened - subject.size)
     await _count_orphans(subject, 0, losses)
 
 

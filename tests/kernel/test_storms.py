@@ -1,4 +1,4 @@
-"""Cancellation at every point and in storms, over real sockets; and the proof that `tests.storms` sees what is wrong."""
+"""Cancellation at every point and in storms, over real sockets; and proof that `tests.storms` sees what is wrong."""
 
 from __future__ import annotations
 
