@@ -21,9 +21,12 @@ PUBLIC = {
         check_adapter
     """,
     "respool_http": """
-        Body Connection HTTPAdapter HTTPError HeaderInput Headers InvalidRequest NotReusable Origin ProtocolError Proxy
-        ProxyError ReadTimeout RequestContext Response ServerDisconnected UpgradedStream WriteTimeout
+        Body Connection HTTPAdapter HTTPError HTTPPool HeaderInput Headers InvalidRequest NotReusable Origin
+        ProtocolError Proxy ProxyError ReadTimeout RequestContext Response ServerDisconnected UpgradedStream
+        WriteTimeout open_http_pool
     """,
+    "respool_http.httpx": "PoolTransport",
+    "respool_http.httpx2": "PoolTransport",
     "respool_mysql": "Connection Cursor DictCursor MySQLAdapter SSCursor SSDictCursor connect",
     "respool_postgres": "Connection PostgresAdapter",
     "respool_redis": "Connection NotSent Redis RedisAdapter Sentinel SentinelAdapter open_redis",

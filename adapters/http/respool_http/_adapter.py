@@ -1,4 +1,4 @@
-"""HTTP/1.1 origins as poolable resources: the whole answer to open, validate, reset, close."""
+"""HTTP/1.1 origins as poolable resources: the whole answer to open, close, is_clean and verdict."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ import socket
 import ssl
 
 import attrs
+import trio
 
 from respool.abc import Adapter, Verdict
 
 from ._connection import Connection
-from ._errors import NotReusable, ProxyError
+from ._errors import ProtocolError, ProxyError, ServerDisconnected
 from ._origin import Origin, Proxy
 from ._parser import MAX_HEADER_SIZE
 from ._socket import Wire, open_tcp, open_unix
 
-__all__ = ["HTTPAdapter", "default_ssl_context"]
+__all__ = ["HTTPAdapter"]
 
 
 @functools.cache
-def default_ssl_context() -> ssl.SSLContext:
-    """The system's certificate authorities, host names checked, ``http/1.1`` offered. Loaded once: it takes a while."""
+def _default_ssl_context() -> ssl.SSLContext:
+    """The system's certificate authorities, host names checked, ``http/1.1`` offered.
+
+    Loaded once, in a thread: reading the authorities' files takes tens of milliseconds.
+    """
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
@@ -60,8 +64,6 @@ class HTTPAdapter(Adapter[Connection]):
     def __attrs_post_init__(self) -> None:
         if self.proxy is not None and self.uds is not None:
             raise ValueError("proxy and uds exclude each other: a connection goes one way or the other")
-        if self.origin.scheme == "https" and self.ssl_context is None:
-            object.__setattr__(self, "ssl_context", default_ssl_context())
 
     @classmethod
     def from_url(cls, url: str) -> HTTPAdapter:
@@ -83,8 +85,11 @@ class HTTPAdapter(Adapter[Connection]):
         try:
             if self.proxy is not None:
                 await self._open_tunnel(wire, self.proxy)
-            if self.ssl_context is not None and self.origin.scheme == "https":
-                await wire.start_tls(self.ssl_context, self.server_hostname or self.origin.host)
+            if self.origin.scheme == "https":
+                context = self.ssl_context
+                if context is None:
+                    context = await trio.to_thread.run_sync(_default_ssl_context)
+                await wire.start_tls(context, self.server_hostname or self.origin.host)
         except BaseException:
             wire.close(politely=False)
             raise
@@ -99,27 +104,25 @@ class HTTPAdapter(Adapter[Connection]):
     async def _open_tunnel(self, wire: Wire, proxy: Proxy) -> None:
         authority = self.origin.authority
         tunnel = Connection(wire, authority.encode(), self._open_wire, max_header_size=self.max_header_size)
-        async with tunnel.request("CONNECT", authority, headers=proxy.headers) as response:
-            if not 200 <= response.status_code < 300:
-                raise ProxyError(f"the proxy {proxy} answered {response.status_code} {response.reason_phrase}")
-            if response.stream.unread:
-                raise ProxyError(f"the proxy {proxy} sent bytes of its own into the tunnel")
+        try:
+            async with tunnel.request("CONNECT", authority, headers=proxy.headers) as response:
+                if not response.is_upgraded:
+                    raise ProxyError(f"the proxy {proxy} answered {response.status_code} {response.reason_phrase}")
+                if response.stream.unread:
+                    raise ProxyError(f"the proxy {proxy} sent bytes of its own into the tunnel")
+        except (ProtocolError, ServerDisconnected) as error:
+            raise ProxyError(f"the proxy {proxy} did not answer as a proxy: {error}") from error
 
     async def close(self, resource: Connection) -> None:
         """Free the socket."""
         await resource.aclose()
 
-    async def validate(self, resource: Connection) -> None:
-        """See whether the server has closed the connection. HTTP/1.1 has no request that means nothing."""
-        await self.reset(resource)
-
-    async def reset(self, resource: Connection) -> None:
-        """Refuse: an exchange that did not end where it should leaves nothing that could be set right."""
-        if not resource.is_clean():
-            raise NotReusable("the last exchange did not end where it should, or the server has closed the connection")
-
     def is_clean(self, resource: Connection) -> bool:
-        """Between exchanges, the server still there, nothing unread."""
+        """Between exchanges, the server still there, nothing unread: all there is to know.
+
+        So there is no `validate`, because HTTP/1.1 has no request that means nothing, and no `reset`, because an
+        exchange that did not end where it should leaves nothing that could be set right.
+        """
         return resource.is_clean()
 
     def verdict(self, error: BaseException) -> Verdict:

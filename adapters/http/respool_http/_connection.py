@@ -78,7 +78,7 @@ class Connection:
 
     @property
     def exchanges(self) -> int:
-        """Requests begun on this connection."""
+        """Requests begun since the connection was opened, or renewed."""
         return self._exchanges
 
     @property
@@ -140,6 +140,7 @@ class Connection:
         """
         self._wire.close(politely=False)
         self._wire = await self._open_wire()
+        self._exchanges = 0
         self._clean = True
         self._expires = math.inf
 
@@ -156,6 +157,32 @@ class Connection:
         content, chunks = split_body(request.body)
         length = len(content) if chunks is None else None
         head = write_head(request.method, request.target, self._host, request.headers, length)
+        self._check_ready()
+        self._clean = self._sent = self._sent_whole = self._answered = False
+        self._exchanges += 1
+        self._close = head.close
+        self._read_timeout, self._write_timeout = request.read_timeout, request.write_timeout
+        parser = ResponseParser(head.method, max_header_size=self._max_header_size)
+        try:
+            if chunks is None and len(content) <= _INLINE_BODY and not head.expect_continue:
+                self._send_at_once(head.wire + content)
+            else:
+                request.upload = self._upload = Upload(head, iter((content,)) if chunks is None else chunks)
+                if head.expect_continue:
+                    await self._wait_for_continue(self._upload, parser)
+            if not parser.status_code:
+                self.feed(parser, await self.receive())
+                if not parser.status_code:
+                    await self._read_head(parser)
+        except BaseException:
+            if request.upload is not None:
+                await request.upload.aclose()
+            raise
+        if not 200 <= parser.status_code < 300:
+            self._upload = None  # RFC 9112, 9.5: an error before the end of the body means nobody wants the rest
+        return Response(self, parser)
+
+    def _check_ready(self) -> None:
         if self._wire.closed:
             raise trio.ClosedResourceError("this connection was closed")
         if not self._clean:
@@ -163,24 +190,6 @@ class Connection:
                 "this connection cannot carry another request: its last exchange is still under way, or did not end "
                 "where it should"
             )
-        self._clean = self._sent = self._sent_whole = self._answered = False
-        self._exchanges += 1
-        self._close = head.close
-        self._read_timeout, self._write_timeout = request.read_timeout, request.write_timeout
-        parser = ResponseParser(head.method, max_header_size=self._max_header_size)
-        if chunks is None and len(content) <= _INLINE_BODY and not head.expect_continue:
-            self._send_at_once(head.wire + content)
-        else:
-            request.upload = self._upload = Upload(head, iter((content,)) if chunks is None else chunks)
-            if head.expect_continue:
-                await self._wait_for_continue(self._upload, parser)
-        if not parser.status_code:
-            self.feed(parser, await self.receive())
-            if not parser.status_code:
-                await self._read_head(parser)
-        if not 200 <= parser.status_code < 300:
-            self._upload = None  # RFC 9112, 9.5: an error before the end of the body means nobody wants the rest
-        return Response(self, parser)
 
     def _send_at_once(self, data: bytes) -> None:
         """A small request nearly always fits the socket's buffer: no wait, nothing to manage."""
@@ -197,8 +206,10 @@ class Connection:
             self._upload = Upload.of_rest(memoryview(data)[sent:])
 
     async def _wait_for_continue(self, upload: Upload, parser: ResponseParser) -> None:
-        while upload.pending and self._upload is not None:
-            await self._send_some(upload)
+        while upload.pending and not parser.status_code:
+            data = await self._step(upload)
+            if data is not None:
+                self.feed(parser, data)
         with trio.move_on_after(_EXPECT_SECONDS):
             while not parser.interim and not parser.status_code:
                 self.feed(parser, await self._receive_only())
@@ -238,10 +249,18 @@ class Connection:
 
     async def finish_upload(self, parser: ResponseParser) -> None:
         """The response is complete and was a success: the server may still want the rest of the request."""
-        if self._upload is not None:
-            while self._upload is not None:
-                await self._send_some(self._upload)
-            self._settle(parser)
+        if self._upload is None:
+            return
+        while (upload := self._upload) is not None:
+            try:
+                data = await self._step(upload)
+            except ServerDisconnected:
+                data = b""  # it has said what it had to say
+            if data:
+                parser.feed(data)  # raises: bytes follow the end of the response
+            if data is not None:
+                self._upload = None
+        self._settle(parser)
 
     def disconnected(self, message: str) -> ServerDisconnected:
         """The error for a server that went away, saying how far the exchange had got."""
@@ -249,17 +268,26 @@ class Connection:
 
     # Every wait of an exchange
 
-    async def receive(self) -> bytes:
+    def receive(self) -> Awaitable[bytes]:
         """What the server sends next, ``b""`` at its end; meanwhile, the request's body goes on being sent."""
+        return self._receive_only() if self._upload is None else self._receive_while_sending()
+
+    async def _receive_while_sending(self) -> bytes:
         while (upload := self._upload) is not None:
-            try:
-                data = self._wire.receive_if_any()
-            except OSError as error:
-                raise self._broken() from error
+            data = await self._step(upload)
             if data is not None:
                 return data
-            await self._send_some(upload)
         return await self._receive_only()
+
+    async def _step(self, upload: Upload) -> bytes | None:
+        """Take what the server has sent, if it has sent anything; go on sending otherwise."""
+        try:
+            data = self._wire.receive_if_any()
+        except OSError as error:
+            raise self._broken() from error
+        if data is None:
+            await self._send_some(upload)
+        return data
 
     async def _receive_only(self) -> bytes:
         try:
@@ -272,12 +300,13 @@ class Connection:
         raise ReadTimeout(f"nothing arrived from the server for {self._read_timeout:g} s")
 
     async def _send_some(self, upload: Upload) -> None:
-        """One step: send what fits, or wait until something does (or arrives), or get the next piece of the body."""
-        if not upload.pending:
-            if not await upload.load():
-                self._upload = None
-                self._sent_whole = True
+        """One step: send what fits of the body's next piece, or wait until something does, or arrives."""
+        if not upload.pending and not await upload.load():
+            self._upload = None
+            self._sent_whole = True
             return
+        if not upload.pending:
+            return  # a piece may be empty
         try:
             upload.pending = upload.pending[self._wire.send_nowait(upload.pending) :]
             self._sent = True
@@ -299,7 +328,7 @@ class RequestContext:
 
     connection: Connection
     method: str
-    target: str
+    target: str = attrs.field(repr=False)  # may hold a token, as headers may
     headers: HeaderInput = attrs.field(repr=False)
     body: Body = attrs.field(repr=False)
     read_timeout: float
@@ -307,12 +336,7 @@ class RequestContext:
     upload: Upload | None = attrs.field(default=None, init=False, repr=False)
 
     async def __aenter__(self) -> Response:
-        try:
-            return await self.connection.begin(self)
-        except BaseException:
-            if self.upload is not None:
-                await self.upload.aclose()
-            raise
+        return await self.connection.begin(self)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

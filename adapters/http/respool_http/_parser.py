@@ -152,16 +152,16 @@ class ResponseParser:
         """Take the head's bytes; what follows it is returned."""
         known = len(self._buffer)
         buffer = self._buffer + data if known else data
-        if buffer[:7] != _START[: len(buffer)]:
+        if not buffer.startswith(_START) and buffer != _START[: len(buffer)]:
             raise ProtocolError(f"this is not an HTTP/1 response: it begins with {buffer[:16]!r}")
-        end = buffer.find(b"\r\n\r\n", max(0, known - 3), self._max_header_size)
-        if end < 0:
+        end = buffer.find(b"\r\n\r\n", max(0, known - 3) if known else 0, self._max_header_size) + 4
+        if end < 4:
             self._check_partial_head(buffer, known)
             self._buffer = buffer
             return b""
         self._buffer = b""
-        self._parse_head(buffer[: end + 4])
-        return buffer[end + 4 :]
+        self._parse_head(buffer[:end])
+        return buffer[end:]
 
     def _check_partial_head(self, buffer: bytes, known: int) -> None:
         if len(buffer) >= self._max_header_size:
@@ -211,6 +211,7 @@ class ResponseParser:
             self._remaining = int(length)
             self._state = _LENGTH
         elif coding is not None:
+            self.close = self.close or head.startswith(b"http/1.0")  # RFC 9112, 6.1: chunks are not for HTTP/1.0
             trailers: list[tuple[bytes, bytes]] = []
             self.trailers = trailers
             self._chunks = _ChunkReader(self.head, self.body, trailers)
@@ -221,9 +222,12 @@ class ResponseParser:
 
     def _read_options(self, head: bytes) -> None:
         """Whether the connection lives on, and how long (RFC 9112, 9.3)."""
-        connection = _value(head, b"\r\nconnection:") or b""
-        tokens = [token.strip(b" \t") for token in connection.split(b",")]
-        self.close = b"close" in tokens or (head.startswith(b"http/1.0") and b"keep-alive" not in tokens)
+        connection = _value(head, b"\r\nconnection:")
+        if connection == b"keep-alive" or (connection is None and head.startswith(b"http/1.1")):
+            self.close = False
+        else:
+            tokens = [token.strip(b" \t") for token in (connection or b"").split(b",")]
+            self.close = b"close" in tokens or (head.startswith(b"http/1.0") and b"keep-alive" not in tokens)
         keep_alive = _value(head, b"\r\nkeep-alive:")
         if keep_alive and (timeout := _KEEP_ALIVE.search(keep_alive)):
             self.keep_alive_timeout = float(timeout[1])

@@ -70,7 +70,7 @@ class Upload:
             return False
         await trio.lowlevel.checkpoint()
         try:
-            chunk = await anext(self._chunks) if isinstance(self._chunks, AsyncIterator) else next(self._chunks)
+            chunk = next(self._chunks) if isinstance(self._chunks, Iterator) else await anext(self._chunks)
         except (StopIteration, StopAsyncIteration):
             return self._end()
         if not isinstance(chunk, (bytes, bytearray, memoryview)):

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from respool_http import HTTPAdapter, NotReusable, Origin, Proxy, ProxyError, ServerDisconnected
+from respool_http import HTTPAdapter, Origin, Proxy, ProxyError, ServerDisconnected
 
 import respool
 from respool.abc import Verdict
@@ -136,19 +136,6 @@ async def test_a_pool_lends_only_connections_whose_last_exchange_ended(nursery: 
             await get_and_fail()
         assert await get("/") == b"secret"
         assert served == [1, 1, 1, 1, 2, 2, 3, 3, 3], "an error after the exchange says nothing about the connection"
-
-
-async def test_reset_and_validate_refuse_what_is_not_clean(nursery: trio.Nursery) -> None:
-    adapter = HTTPAdapter(await serve(nursery, once(OK[:-1])))
-    connection = await adapter.open()
-    await adapter.validate(connection)
-    async with connection.request("GET", "/"):
-        pass
-    for hook in (adapter.reset, adapter.validate):
-        with pytest.raises(NotReusable):
-            await hook(connection)
-    await adapter.close(connection)
-    await adapter.close(connection)
 
 
 # TLS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext
 
 import pytest
 import trio
@@ -274,10 +275,13 @@ async def endless(closed: list[bool]) -> AsyncIterator[bytes]:
 @pytest.mark.parametrize("reads_on", [True, False])
 async def test_an_early_refusal_ends_the_upload(nursery: trio.Nursery, reads_on: bool) -> None:
     """Seen although the socket takes no more; the body's generator is closed, the connection not used again."""
+    got_head = trio.Event()
 
     async def script(peer: Peer) -> None:
         await peer.read_head()
-        await peer.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\nbig")
+        await peer.send(b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 3\r\n\r\n")
+        await got_head.wait()
+        await peer.send(b"big")
         if reads_on:
             while await peer.receive():
                 pass
@@ -288,6 +292,7 @@ async def test_an_early_refusal_ends_the_upload(nursery: trio.Nursery, reads_on:
     async with connected(await serve(nursery, script)) as connection:
         async with connection.request("POST", "/", body=endless(closed)) as response:
             assert response.status_code == 413
+            got_head.set()
             assert await response.aread() == b"big"
         assert closed == [True]
         assert not connection.is_clean()
@@ -349,6 +354,32 @@ async def test_an_early_success_still_gets_the_whole_request(nursery: trio.Nurse
         assert connection.is_clean()
         await wait_all_tasks_blocked(0.01)
         assert received == BIG
+
+
+@pytest.mark.parametrize("how", ["ends", "resets", "babbles"])
+async def test_a_server_that_leaves_after_an_early_success(nursery: trio.Nursery, how: str) -> None:
+    """Its answer counts; the upload ends, rather than to wait for room that never comes."""
+    got_head = trio.Event()
+
+    async def script(peer: Peer) -> None:
+        assert isinstance(peer.stream, trio.SocketStream)
+        await peer.read_head()
+        await peer.send(OK)
+        await got_head.wait()
+        if how == "ends":
+            await peer.stream.send_eof()
+        elif how == "babbles":
+            await peer.send(b"x")
+        else:
+            return
+        await trio.sleep_forever()
+
+    async with connected(await serve(nursery, script)) as connection:
+        with pytest.raises(ProtocolError, match="1 bytes follow") if how == "babbles" else nullcontext():
+            async with connection.request("POST", "/", body=endless([])) as response:
+                got_head.set()
+                assert await response.aread() == b"ok"
+        assert not connection.is_clean()
 
 
 # Expect: 100-continue
@@ -551,6 +582,19 @@ async def test_a_server_that_closes_too_early(nursery: trio.Nursery, response: b
             await get(connection)
         assert (caught.value.sent, caught.value.answered) == (True, answered)
         assert not connection.is_clean()
+
+
+async def test_a_body_nobody_took_is_closed(nursery: trio.Nursery) -> None:
+    """The caller's generator runs its ``finally`` before the error reaches the caller."""
+
+    async def script(peer: Peer) -> None:
+        await peer.read_head()
+
+    closed: list[bool] = []
+    async with connected(await serve(nursery, script)) as connection:
+        with pytest.raises(ServerDisconnected):
+            await connection.request("POST", "/", body=endless(closed)).__aenter__()
+        assert closed == [True]
 
 
 async def test_timeouts_bound_silence(nursery: trio.Nursery, mock_clock: MockClock) -> None:

@@ -7,16 +7,17 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import trio
-from respool_http import HTTPAdapter, ServerDisconnected
+from respool_http import Connection, HTTPAdapter, ServerDisconnected
 
 import respool
+from respool.testing import check_adapter
 from tests.fault_proxy import Fault, FaultProxy
 from tests.servers import NginxServer
 
 from .scripted import connected
 
 MEGABYTE = bytes(range(256)) * 4096
-FILES = {"index.html": b"hello\n", "large": MEGABYTE * 8}
+FILES = {"index.html": b"hello\n", "medium": MEGABYTE[:200_000], "large": MEGABYTE * 8}
 
 
 @pytest.fixture(scope="module")
@@ -91,10 +92,12 @@ async def test_tls_and_the_unix_socket(nginx: NginxServer) -> None:
         connection.request("GET", "/") as response,
     ):
         assert await response.aread() == b"hello\n"
-    with NginxServer(files=FILES, tls=True) as server:
+    with NginxServer(files=FILES, tls=True, extra="ssl_protocols TLSv1.3;") as server:
         context = ssl.create_default_context(cafile=str(server.ca_file))
         context.set_alpn_protocols(["http/1.1"])
         async with connected(server.url, ssl_context=context) as connection:
+            await trio.lowlevel.wait_readable(connection.wire.socket)  # session tickets, which are TLS's own business
+            assert connection.is_clean()
             for _ in range(2):
                 async with connection.request("GET", "/large") as response:
                     assert await response.aread() == FILES["large"]
@@ -111,3 +114,24 @@ async def test_a_network_that_cuts_a_response_short(nginx: NginxServer, nursery:
                 async with connection.request("GET", "/large") as response:
                     await response.aread()
             assert not connection.is_clean()
+
+
+async def test_the_adapters_contract(nginx: NginxServer) -> None:
+    async def use(connection: Connection) -> None:
+        async with connection.request("POST", "/small", body=[MEGABYTE[:1000]] * 3) as response:
+            await response.aread()
+        async with connection.request("GET", "/medium") as response:
+            async for _ in response:
+                pass
+
+    async def check(connection: Connection) -> None:
+        async with connection.request("GET", "/") as response:
+            assert await response.aread() == b"hello\n"
+
+    report = await check_adapter(
+        lambda host, port: HTTPAdapter(f"http://{host}:{port}"),
+        server=(nginx.host, nginx.port),
+        use=use,
+        check=check,
+    )
+    assert report.points > 30

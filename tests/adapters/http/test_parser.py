@@ -92,11 +92,19 @@ def test_after_an_upgrade_everything_belongs_to_the_new_protocol(method: bytes, 
         (b"1.1", b"Connection: foo\r\nConnection: close\r\n", True),
         (b"1.0", b"", True),
         (b"1.0", b"Connection: Keep-Alive\r\n", False),
+        (b"1.0", b"Connection: Keep-Alive, close\r\n", True),
     ],
 )
 def test_the_connection_lives_on_only_if_both_sides_say_so(version: bytes, connection: bytes, close: bool) -> None:
     parser = parse(b"HTTP/" + version + b" 200 OK\r\nContent-Length: 0\r\n" + connection + b"\r\n")
     assert parser.close is close
+
+
+def test_chunks_are_not_for_http_1_0() -> None:
+    """RFC 9112, 6.1: somebody on the way may not have understood them. Read, but not trusted any further."""
+    parser = parse(b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
+    assert parser.complete
+    assert parser.close
 
 
 @pytest.mark.parametrize(
@@ -139,6 +147,7 @@ def test_an_end_that_comes_too_early_says_what_is_missing(data: bytes, missing: 
         b"HTTP/1.1 1000 OK\r\n\r\n",
         b"HTTP/1.1 200 O\x00K\r\n\r\n",
         b"HTTP/1.1 200 O\rK\r\n\r\n",
+        b"HTTP/1.1 200 OK\nServer: lax\n\n",
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\r\n",
     ],
 )

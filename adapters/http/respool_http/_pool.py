@@ -1,0 +1,209 @@
+"""Connections to many origins, pooled: a `respool.KeyedPool` by origin, and the requests people send through it."""
+
+from __future__ import annotations
+
+import math
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, Unpack
+
+import attrs
+import trio
+
+import respool
+from respool.abc import Verdict
+
+from ._adapter import HTTPAdapter
+from ._connection import Connection, RequestContext
+from ._errors import HTTPError, InvalidRequest, ServerDisconnected
+from ._origin import Origin, Proxy, split_url
+from ._parser import MAX_HEADER_SIZE
+from ._request import Body, HeaderInput
+from ._response import Response
+
+__all__ = ["HTTPPool", "open_http_pool"]
+
+_IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.2
+
+_RENEW_SECONDS: Final = 10.0
+"""Longest time to open a fresh connection in place of a stale one: ``open_timeout``'s default."""
+
+
+class HTTPPool:
+    """Sends requests to any origin over pooled connections. `open_http_pool` makes one."""
+
+    def __init__(self, connections: respool.KeyedPool[Origin, Connection]) -> None:
+        self.connections = connections
+        """The pool underneath, with its ``statistics`` and the rest."""
+
+    def acquire(self, origin: str | Origin, *, timeout: float | None = None) -> AbstractAsyncContextManager[Connection]:
+        """Borrow a connection to ``"https://host[:port]"`` for the length of an ``async with`` block.
+
+        For several requests that should travel on one connection, and for `Connection.request` as it is: nothing is
+        repeated, and a server that has just closed the connection is yours to deal with. Raises as the pool's
+        ``acquire`` does.
+        """
+        return self.connections.acquire(Origin.parse(origin), timeout=timeout)
+
+    async def request(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: HeaderInput = None,
+        body: Body = None,
+        retries: int = 0,
+        acquire_timeout: float | None = None,
+        read_timeout: float = math.inf,
+        write_timeout: float = math.inf,
+    ) -> Response:
+        """Send a request and read the whole response: ``status_code``, ``headers``, ``content``.
+
+        A connection that was kept alive may have been closed by its server a moment ago. If the request cannot have
+        been acted upon (none of it was sent), or does no harm if repeated (its method is idempotent), it is sent once
+        more, on a fresh connection; unless its body is an iterator, which cannot be read twice. Nothing else is
+        repeated but what `retries` asks for.
+
+        Redirects, cookies, content codings and authentication are a client's affair: see `respool_http.httpx2`.
+
+        Args:
+          method: ``"GET"``, in capitals.
+          url: absolute, ``http`` or ``https``, percent-encoded.
+          headers: a mapping, or pairs where names may repeat.
+          body: bytes, text, or an iterable or asynchronous iterable of bytes.
+          retries: how often to repeat an idempotent request whose connection broke before any of the response came.
+          acquire_timeout: longest wait for a connection, instead of the pool's.
+          read_timeout: seconds the server may be silent.
+          write_timeout: seconds the server may take nothing of the request.
+
+        Raises:
+          InvalidRequest: the request is yours to mend.
+          ServerDisconnected, ProtocolError, ReadTimeout, WriteTimeout: as `Connection.request`.
+          respool.PoolTimeout, respool.OpenFailed: no connection in time; the server cannot be reached.
+        """
+        origin, target = _split(url)
+        async with (
+            self.connections.acquire(origin, timeout=acquire_timeout) as connection,
+            PooledRequest(connection, method, target, headers, body, read_timeout, write_timeout, retries) as response,
+        ):
+            await response.read_to_end()
+            return response
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: HeaderInput = None,
+        body: Body = None,
+        retries: int = 0,
+        acquire_timeout: float | None = None,
+        read_timeout: float = math.inf,
+        write_timeout: float = math.inf,
+    ) -> AsyncIterator[Response]:
+        """As `request`, as an ``async with`` block that begins when the response's head is in, its body unread.
+
+        The connection is lent for the length of the block. Read the body to its end, and the connection serves
+        others; leave before, and it is closed.
+        """
+        origin, target = _split(url)
+        async with (
+            self.connections.acquire(origin, timeout=acquire_timeout) as connection,
+            PooledRequest(connection, method, target, headers, body, read_timeout, write_timeout, retries) as response,
+        ):
+            yield response
+
+
+def _split(url: str) -> tuple[Origin, str]:
+    try:
+        return split_url(url)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None
+
+
+@attrs.define(eq=False)
+class PooledRequest(RequestContext):
+    """An exchange on a connection that may have gone stale in the pool."""
+
+    retries: int = 0
+
+    async def __aenter__(self) -> Response:
+        while True:
+            reused = self.connection.exchanges > 0
+            try:
+                return await self.connection.begin(self)
+            except ServerDisconnected as error:
+                if not self._may_repeat(error, reused=reused):
+                    raise
+            await self._renew()
+
+    async def _renew(self) -> None:
+        try:
+            with trio.fail_after(_RENEW_SECONDS):
+                await self.connection.renew()
+        except (OSError, HTTPError, trio.TooSlowError) as error:
+            raise respool.OpenFailed("cannot open a fresh connection in place of one that the server closed") from error
+
+    def _may_repeat(self, error: ServerDisconnected, *, reused: bool) -> bool:
+        """RFC 9112, 9.3.1: repeat what was not sent, or what may be repeated; Go's transport draws the same line."""
+        if error.answered or isinstance(self.body, (Iterator, AsyncIterator)):
+            return False
+        idempotent = self.method in _IDEMPOTENT
+        if reused and (idempotent or not error.sent):
+            return True
+        self.retries -= 1
+        return idempotent and self.retries >= 0
+
+
+@attrs.frozen
+class _OriginAdapter(HTTPAdapter):
+    """A client's view of an origin: one that cannot be reached now is an error now, not something to wait for."""
+
+    def verdict(self, error: BaseException) -> Verdict:
+        """As `HTTPAdapter`, and permanent where opening failed for any reason."""
+        verdict = super().verdict(error)
+        return verdict | Verdict.PERMANENT if isinstance(error, (OSError, HTTPError)) else verdict
+
+
+@asynccontextmanager
+async def open_http_pool(
+    *,
+    max_per_origin: int = 10,
+    ssl_context: ssl.SSLContext | None = None,
+    proxy: str | Proxy | None = None,
+    uds: str | None = None,
+    max_header_size: int = MAX_HEADER_SIZE,
+    **options: Unpack[respool.Options],
+) -> AsyncIterator[HTTPPool]:
+    """Open an `HTTPPool` for the length of an ``async with`` block.
+
+    ::
+
+        async with respool_http.open_http_pool(max_size=200, max_per_origin=20) as pool:
+            response = await pool.request("GET", "https://example.com/")
+
+    Args:
+      max_per_origin: connections to one origin.
+      ssl_context: for ``https``; by default the system's certificate authorities, with verification on.
+      proxy: ``"http://[user:password@]host:port"``; every connection is tunnelled through it with ``CONNECT``.
+      uds: path of a Unix socket that serves every origin.
+      max_header_size: bytes a response's head may have.
+      options: those of `respool.open_keyed_pool`; ``max_size``, the connections to all origins together, is 100 unless
+        you say otherwise.
+    """
+
+    def adapter_for(origin: Origin) -> HTTPAdapter:
+        return _OriginAdapter(
+            origin,
+            ssl_context=ssl_context,
+            server_hostname=origin.server_hostname,
+            proxy=proxy,
+            uds=uds,
+            max_header_size=max_header_size,
+        )
+
+    limits: respool.Options = {"max_size": 100, **options}
+    async with respool.open_keyed_pool(adapter_for, max_per_key=max_per_origin, **limits) as connections:
+        yield HTTPPool(connections)

@@ -1,0 +1,56 @@
+"""An httpx2 transport on a pool: existing programs get it by changing one line.
+
+::
+
+    async with respool_http.open_http_pool() as pool, httpx2.AsyncClient(transport=PoolTransport(pool)) as client:
+        response = await client.get("https://example.com/")
+
+Redirects, cookies, content codings, authentication and everything else httpx2's client does stay as they are; so do its
+exceptions, its timeouts and its streaming. The pool bounds connections (``limits`` has no effect), and knows about TLS
+and proxies (``verify``, ``cert`` and ``proxy`` have none). The request extensions ``timeout``, ``sni_hostname`` and
+``target`` work, ``trace`` does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx2
+
+from ._pool import HTTPPool
+from ._transport import BodyStream, send
+
+__all__ = ["PoolTransport"]
+
+
+class PoolTransport(httpx2.AsyncBaseTransport):
+    """Sends the requests of an ``httpx2.AsyncClient`` through an `HTTPPool`, on Trio.
+
+    Closing the client does not close the pool: its own block does.
+    """
+
+    def __init__(self, pool: HTTPPool) -> None:
+        self._pool = pool
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send one request. Raises httpx2's exceptions."""
+        answer = await send(self._pool, httpx2, request)
+        body = answer.body
+        return httpx2.Response(
+            answer.status_code,
+            headers=answer.headers,
+            stream=httpx2.ByteStream(body) if isinstance(body, bytes) else _Stream(body),
+            extensions=answer.extensions,
+        )
+
+
+class _Stream(httpx2.AsyncByteStream):
+    def __init__(self, body: BodyStream) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while piece := await self._body.receive_some():
+            yield piece
+
+    async def aclose(self) -> None:
+        await self._body.aclose()

@@ -1,0 +1,258 @@
+"""Requests through a pool: what it repeats, and what it must not."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+import trio
+import trio.testing
+from respool_http import (
+    Body,
+    HTTPPool,
+    InvalidRequest,
+    Origin,
+    ProtocolError,
+    ReadTimeout,
+    ServerDisconnected,
+    open_http_pool,
+)
+from respool_http._pool import PooledRequest
+
+import respool
+
+from .scripted import OK, Peer, Script, always, serve
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[HTTPPool]:
+    async with open_http_pool(max_size=5, max_per_origin=2) as pool:
+        yield pool
+
+
+async def test_a_whole_response(pool: HTTPPool, nursery: trio.Nursery) -> None:
+    heads = []
+
+    async def script(peer: Peer) -> None:
+        while head := await peer.read_head():
+            heads.append(head)
+            assert await peer.read_exactly(4) == b"body"
+            await peer.send(b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\nX: y\r\n\r\nok")
+
+    url = await serve(nursery, script)
+    response = await pool.request("POST", url + "/path?query#fragment", headers={"A": "b"}, body="body")
+    assert (response.status_code, response.headers["x"], response.content, response.text) == (201, "y", b"ok", "ok")
+    assert heads[0].startswith(b"POST /path?query HTTP/1.1\r\nHost: 127.0.0.1:")
+
+
+async def test_a_body_unread(pool: HTTPPool, nursery: trio.Nursery) -> None:
+    url = await serve(nursery, always(OK))
+    async with pool.stream("GET", url) as response:
+        assert [piece async for piece in response] == [b"ok"]
+
+
+async def test_the_connection_itself(pool: HTTPPool, nursery: trio.Nursery) -> None:
+    url = await serve(nursery, always(OK))
+    for origin in (url, Origin.parse(url)):
+        async with pool.acquire(origin) as connection:
+            for _ in range(2):
+                async with connection.request("GET", "/") as response:
+                    assert await response.aread() == b"ok"
+
+
+async def test_connections_are_kept_by_origin_and_bounded(pool: HTTPPool, nursery: trio.Nursery) -> None:
+    """Two for each of two origins, whoever asks; and all four are idle afterwards, ready for the next."""
+    now = [0, 0]
+    peak = [0, 0]
+    opened: list[tuple[int, int]] = []
+
+    def counting(server: int) -> Script:
+        async def script(peer: Peer) -> None:
+            opened.append((server, peer.number))
+            while await peer.read_head():
+                now[server] += 1
+                peak[server] = max(peak[server], now[server])
+                await trio.sleep(0.005)
+                now[server] -= 1
+                await peer.send(OK)
+
+        return script
+
+    urls = [await serve(nursery, counting(server)) for server in range(2)]
+    for _ in range(2):
+        async with trio.open_nursery() as requesting:
+            for number in range(20):
+                requesting.start_soon(pool.request, "GET", urls[number % 2])
+    assert peak == [2, 2]
+    assert sorted(opened) == [(0, 1), (0, 2), (1, 1), (1, 2)]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "/path", "example.com", "ftp://example.com", "http://a b", "http://user:secret@example.com"]
+)
+async def test_what_is_not_a_url(pool: HTTPPool, url: str) -> None:
+    with pytest.raises(InvalidRequest, match="URL") as caught:
+        await pool.request("GET", url)
+    assert "secret" not in str(caught.value)
+
+
+async def test_an_origin_nobody_serves_is_an_error_at_once(pool: HTTPPool) -> None:
+    with trio.socket.socket() as unused:
+        await unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        with trio.fail_after(5), pytest.raises(respool.OpenFailed) as caught:
+            await pool.request("GET", f"http://127.0.0.1:{port}/")
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+# What is repeated
+
+
+class Stale:
+    """Answers a connection's first request; closes it without a word when the second arrives, then serves properly."""
+
+    def __init__(self, *, half_an_answer: bytes = b"") -> None:
+        self.requests: list[tuple[int, bytes]] = []
+        self._half_an_answer = half_an_answer
+
+    async def __call__(self, peer: Peer) -> None:
+        while head := await peer.read_head():
+            self.requests.append((peer.number, head.split()[0]))
+            if peer.number == 1 and len(self.requests) == 2:
+                await peer.send(self._half_an_answer)
+                return
+            await peer.send(OK[:-2] if head.startswith(b"HEAD") else OK)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
+async def test_an_idempotent_request_on_a_stale_connection_is_sent_once_more(
+    pool: HTTPPool, nursery: trio.Nursery, method: str
+) -> None:
+    server = Stale()
+    url = await serve(nursery, server)
+    await pool.request("GET", url)
+    async with pool.stream(method, url) as response:
+        assert response.status_code == 200
+    assert server.requests == [(1, b"GET"), (1, method.encode()), (2, method.encode())]
+
+
+async def numbers() -> AsyncIterator[bytes]:
+    yield b""
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "half_an_answer"),
+    [("POST", None, b""), ("PATCH", b"", b""), ("GET", None, b"HTTP/1.1 200"), ("PUT", "an iterator", b"")],
+)
+async def test_a_request_that_may_have_been_acted_upon_is_not_repeated(
+    pool: HTTPPool, nursery: trio.Nursery, method: str, body: Body, half_an_answer: bytes
+) -> None:
+    """Not idempotent, or answered in part, or with a body that cannot be read twice."""
+    server = Stale(half_an_answer=half_an_answer)
+    url = await serve(nursery, server)
+    await pool.request("GET", url)
+    with pytest.raises(ServerDisconnected):
+        await pool.request(method, url, body=numbers() if body == "an iterator" else body)
+    assert len(server.requests) == 2
+    assert (await pool.request("GET", url)).content == b"ok"
+
+
+async def test_a_request_none_of_which_was_sent_is_repeated_whatever_it_is(
+    pool: HTTPPool, nursery: trio.Nursery
+) -> None:
+    """The kernel knows already that the connection is gone, but nobody has looked since it was lent."""
+    seen = []
+
+    async def script(peer: Peer) -> None:
+        while head := await peer.read_head():
+            seen.append((peer.number, head.split()[0]))
+            await peer.send(OK)
+
+    url = await serve(nursery, script)
+    async with pool.acquire(url) as connection:
+        async with connection.request("GET", "/") as response:
+            await response.aread()
+        connection.wire.socket.shutdown(socket.SHUT_RDWR)
+        async with PooledRequest(connection, "POST", "/", None, b"", math.inf, math.inf) as response:
+            assert await response.aread() == b"ok"
+    assert seen == [(1, b"GET"), (2, b"POST")]
+
+
+async def test_a_fresh_connection_is_not_retried_unless_asked_for(pool: HTTPPool, nursery: trio.Nursery) -> None:
+    seen = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal seen
+        while await peer.read_head():
+            seen += 1
+            if seen % 3:
+                return
+            await peer.send(OK)
+
+    url = await serve(nursery, script)
+    with pytest.raises(ServerDisconnected):
+        await pool.request("GET", url)
+    assert seen == 1
+    assert (await pool.request("GET", url, retries=1)).content == b"ok"
+    assert seen == 3
+    for method, retries, attempts in (("GET", 1, 2), ("POST", 5, 1)):
+        pool.connections.retire_all()
+        seen = 0
+        with pytest.raises(ServerDisconnected):
+            await pool.request(method, url, retries=retries)
+        assert seen == attempts
+
+
+async def test_a_stale_connection_whose_server_is_gone_for_good(pool: HTTPPool, nursery: trio.Nursery) -> None:
+    served = trio.Event()
+    async with trio.open_nursery() as serving:
+
+        async def script(peer: Peer) -> None:
+            await peer.read_head()
+            await peer.send(OK)
+            await peer.read_head()
+            serving.cancel_scope.cancel()
+
+        url = await serve(serving, script)
+        await pool.request("GET", url)
+
+        async def second() -> None:
+            with trio.CancelScope(shield=True), pytest.raises(respool.OpenFailed) as caught:
+                await pool.request("GET", url)
+            assert isinstance(caught.value.__cause__, OSError)
+            served.set()
+
+        nursery.start_soon(second)
+    await served.wait()
+
+
+async def test_timeouts_and_broken_answers_are_not_repeated(
+    pool: HTTPPool, nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
+    seen = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal seen
+        while await peer.read_head():
+            seen += 1
+            if seen == 2:
+                await peer.send(b"garbage")
+            elif seen == 1:
+                await peer.send(OK)
+
+    url = await serve(nursery, script)
+    await pool.request("GET", url)
+    with pytest.raises(ProtocolError):
+        await pool.request("GET", url, retries=3)
+
+    async def wait() -> None:
+        with pytest.raises(ReadTimeout):
+            await pool.request("GET", url, retries=3, read_timeout=1)
+
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        mock_clock.jump(1)
+    assert seen == 3
