@@ -119,7 +119,7 @@ class Lease(Generic[T]):
     latest_start: float  # a waiting lease served after this would be served too late
     line: int  # where it waits: the value of its priority
     since: float  # when the hold began
-    stack: str | None
+    stack: str  # where it was acquired; set only if stacks are recorded
     task: Any
     waiting_since: float
-    warned: bool  # whether its long hold has been reported
+    warned: bool  # set once its long hold has been reported

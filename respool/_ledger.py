@@ -76,6 +76,7 @@ class Ledger(Generic[T]):
     closed: bool = attrs.field(init=False, default=False)
     paused: bool = attrs.field(init=False, default=False)
     guarded: bool = attrs.field(init=False)  # whether there may be free resources that not every lease may have
+    plain: bool = attrs.field(init=False)  # whether a resource that is clean may go to whoever is first in line
     suspect_before: float = attrs.field(init=False, default=-math.inf)  # idle since before this: validate first
     generation: int = attrs.field(init=False, default=0)
     arriving: int = attrs.field(init=False, default=0)  # entries in OPENING or CHECKING: each will serve a waiter soon
@@ -103,7 +104,7 @@ class Ledger(Generic[T]):
 
     def __attrs_post_init__(self) -> None:
         self.queue = Queue(self.limits.acquire_timeout)
-        self.guarded = self.limits.reserved > 0
+        self._guard()
 
     # A lease's way: try_lend, or enqueue and then hand-over, give_up or dismiss; in the end check_in.
 
@@ -153,7 +154,7 @@ class Ledger(Generic[T]):
     def give_up(self, lease: Lease[T], now: float) -> None:
         """`lease`'s task was cancelled while it waited."""
         self.queue.remove(lease, late=now >= min(lease.latest_start, lease.deadline))
-        self.cancelled += 1
+        self.cancelled += now > lease.waiting_since
 
     def dismiss(self, lease: Lease[T], error: Exception, *, late: bool = False) -> None:
         """End the wait of `lease` with `error`; `late` if that is because its time was up."""
@@ -178,10 +179,14 @@ class Ledger(Generic[T]):
             self.discard(entry, Discard.BROKEN)
         elif now >= entry.expires_at or entry.uses >= self.limits.max_uses:
             self._retire(entry)
-        elif entry.leases or is_clean is None or is_clean(entry.resource):
-            self._place(entry, now)
-        else:
+        elif not entry.leases and is_clean is not None and not is_clean(entry.resource):
             self._reset(entry)
+        elif not self.plain:
+            self._place(entry, now)
+        elif self.queue.size:
+            self._hand_over(entry, now)
+        else:
+            self._rest(entry, now)
 
     # A resource's way: what the pool's jobs report.
 
@@ -277,7 +282,7 @@ class Ledger(Generic[T]):
     def resize(self, limits: Limits, now: float) -> None:
         """Go by new limits: close what is too many, the coldest first, then what is lent as it comes back."""
         self.limits = limits
-        self.guarded = self.paused or limits.reserved > 0
+        self._guard()
         excess = self._staying() - limits.max_size
         if excess > 0:
             others = [entry for entry in self.entries if entry.state not in (IDLE, State.CLOSING)]
@@ -286,12 +291,13 @@ class Ledger(Generic[T]):
 
     def pause(self) -> None:
         """Lend nothing until `resume`."""
-        self.paused = self.guarded = True
+        self.paused = True
+        self._guard()
 
     def resume(self, now: float) -> None:
         """Lend again."""
         self.paused = False
-        self.guarded = self.limits.reserved > 0
+        self._guard()
         self.provide(now)
 
     def close(self) -> None:
@@ -361,6 +367,10 @@ class Ledger(Generic[T]):
 
     # Helpers.
 
+    def _guard(self) -> None:
+        self.guarded = self.paused or self.limits.reserved > 0
+        self.plain = self.share == 1 and self.budget is None and not self.guarded
+
     def _sort_spare(self, entry: Entry[T]) -> None:
         """Put a shared entry among those with something to spare, or take it away, as its number of leases demands."""
         if 0 < len(entry.leases) < self.share and entry.doom is None:
@@ -389,24 +399,32 @@ class Ledger(Generic[T]):
         while queue.size and len(entry.leases) < self.share:
             if self.guarded and not self._entitled(besides=entry):
                 break
-            lease = queue.pop()
-            waited = now - lease.waiting_since
-            self.wait_time.counts[bisect_left(BOUNDS, waited)] += 1
-            self.wait_time.sum += waited
-            if entry.state is not LENT:
-                entry.become(LENT)
-            entry.leases.add(lease)
-            lease.entry = entry
-            lease.since = now
-            self.wake(lease.task)
+            self._hand_over(entry, now)
         if not entry.leases:
-            entry.become(IDLE)
-            entry.idle_since = now
-            self.idle.append(entry)
+            self._rest(entry, now)
             if self.budget is not None:
                 self.budget.now_idle(entry, self)
         if self.share > 1:
             self._sort_spare(entry)
+
+    def _hand_over(self, entry: Entry[T], now: float) -> None:
+        """Lend a clean resource to the first waiter, and wake it."""
+        lease = self.queue.pop()
+        waited = now - lease.waiting_since
+        wait_time = self.wait_time
+        wait_time.counts[bisect_left(BOUNDS, waited)] += 1  # Histogram.add, without the call
+        wait_time.sum += waited
+        if entry.state is not LENT:
+            entry.become(LENT)
+        entry.leases.add(lease)
+        lease.entry = entry
+        lease.since = now
+        self.wake(lease.task)
+
+    def _rest(self, entry: Entry[T], now: float) -> None:
+        entry.become(IDLE)
+        entry.idle_since = now
+        self.idle.append(entry)
 
     def _settle(self, entry: Entry[T], now: float) -> None:
         """Place a resource that a job has made ready, if it is still wanted."""

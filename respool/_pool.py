@@ -72,18 +72,17 @@ class _Acquire(Lease[T]):
         self._timeout = timeout
         self.line = priority
         self.entry = None
-        self.stack = None
         self.task = None
-        self.warned = False
 
     @enable_ki_protection
     async def __aenter__(self) -> T:
-        await checkpoint_if_cancelled()
         if self.task is not None:
             raise RuntimeError("this acquire() has been used already; call acquire() again for another lease")
         pool = self._pool
         ledger = pool._ledger
         queue = ledger.queue
+        if not queue.size or ledger.idle or len(ledger.entries) < pool.limits.max_size:
+            await checkpoint_if_cancelled()  # before anything is begun for a caller who is gone
         now = pool._now()
         self.task = current_task()
         if pool._watchful:
@@ -193,6 +192,7 @@ class Pool(Generic[T]):
             budget=budget,
             clock_jumped=ClockWatch().jumped,
         )
+        self._lease_type = _Acquire if limits.max_hold == math.inf else _RevocableAcquire
         self._instruments = list(instruments)
         self._when_empty = when_empty  # called when the pool holds nothing and nobody waits; then it is over
         self._nesting_checks = _NESTING_CHECKS  # acquires for which to look whether the task holds a lease already
@@ -233,9 +233,7 @@ class Pool(Generic[T]):
         """
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
-        if self.limits.max_hold != math.inf:
-            return _RevocableAcquire(self, timeout, priority)
-        return _Acquire(self, timeout, priority)
+        return self._lease_type(self, timeout, priority)
 
     def statistics(self) -> PoolStatistics:
         """The pool at this moment: a frozen snapshot. Costs some microseconds a resource."""
@@ -571,7 +569,9 @@ class Pool(Generic[T]):
         if warn_hold == math.inf:
             return
         next_report = now + warn_hold  # of whatever is acquired from now on
-        for lease in [lease for entry in self._ledger.entries for lease in entry.leases if not lease.warned]:
+        for lease in [
+            lease for entry in self._ledger.entries for lease in entry.leases if not hasattr(lease, "warned")
+        ]:
             if now < lease.since + warn_hold:
                 next_report = min(next_report, lease.since + warn_hold)
             else:
@@ -634,7 +634,7 @@ class Pool(Generic[T]):
                 logger.exception("%s: %r failed in %s() and is detached", self.name, instrument, event)
 
     def _holder(self, lease: Lease[T], now: float) -> Holder:
-        return Holder(lease.task.name, now - lease.since, lease.stack)
+        return Holder(lease.task.name, now - lease.since, getattr(lease, "stack", None))
 
     def _timeout_error(self, waited: float) -> PoolTimeout:
         self._ledger.timeouts += 1

@@ -88,7 +88,7 @@ class Queue(Generic[T]):
     def pop(self) -> Lease[T]:
         """Take out the lease to serve next. There must be one."""
         urgent, normal, bulk = self._lines
-        lease, _ = (urgent or normal or bulk).popitem(last=self.overloaded)
+        lease, _ = (urgent or normal or bulk).popitem(self.overloaded)
         self.size -= 1
         if not self.size:
             self._relax()

@@ -340,8 +340,9 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(which=ANY)
     def give_up(self, which: int) -> None:
-        self.books.give_up(self.waiting.pop(which % len(self.waiting)))
-        self.totals["cancelled"] += 1
+        lease = self.waiting.pop(which % len(self.waiting))
+        self.books.give_up(lease)
+        self.totals["cancelled"] += self.books.now > lease.waiting_since
 
     @precondition(lambda self: self.holding)
     @rule(which=ANY, broken=st.booleans(), clean=st.booleans())
