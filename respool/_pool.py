@@ -388,7 +388,8 @@ class Pool(Generic[T]):
         if ledger.hopeless():
             raise self._open_failed_error()
         # Those for whom a resource is being made ready, or can be, do not count: they do not wait for others to finish.
-        coming = ledger.arriving + len(ledger.idle) + self.limits.max_size - len(ledger.entries)
+        room = max(0, self.limits.max_size - len(ledger.entries))  # a pool made smaller may have too many
+        coming = (ledger.arriving + len(ledger.idle) + room) * ledger.share
         if ledger.queue.size >= self.limits.max_waiting + coming:
             ledger.refused += 1
             raise self._refusal(PoolOverloaded, f"{ledger.queue.size} tasks are waiting already; {self._plight()}")

@@ -118,6 +118,11 @@ class GatedAdapter(Adapter[FakeResource]):
         """Say how all further calls of `hook` go that are not scripted."""
         setattr(self, f"{hook}_gate", gate)
 
+    @property
+    def leases_per_resource(self) -> int:
+        """`leases`."""
+        return self.leases
+
     @contextlib.contextmanager
     def lease(self, resource: FakeResource) -> Iterator[None]:
         """Put this around what a borrower does in its block, so that wrong lending shows in `faults`."""

@@ -13,7 +13,17 @@ import attrs
 import trio
 from trio.testing import MockClock
 
-from respool import OpenFailed, Options, Pool, PoolClosed, PoolOverloaded, PoolTimeout, open_pool
+from respool import (
+    LeaseRevoked,
+    OpenFailed,
+    Options,
+    Pool,
+    PoolClosed,
+    PoolOverloaded,
+    PoolTimeout,
+    Priority,
+    open_pool,
+)
 from respool._entry import Lease, State
 from respool.abc import Verdict
 from respool.testing import FakeResource, Gate, GatedAdapter, GatedError, Hook
@@ -35,6 +45,7 @@ class Borrow:
     timeout: float | None = None
     patience: float = math.inf
     """Seconds after which the task is cancelled, whatever it does then."""
+    priority: Priority = Priority.NORMAL
 
 
 @attrs.frozen
@@ -54,15 +65,27 @@ class Outage:
     at: float
 
 
+@attrs.frozen
+class Change:
+    """Somebody changes the pool while it runs."""
+
+    at: float
+    what: Literal["retire", "pause", "resume", "shrink", "grow", "quiesce", "drain"]
+
+
+Step: TypeAlias = Borrow | Fault | Outage | Change
+
+
 @attrs.frozen(kw_only=True)
 class Story:
     """What happens to one pool."""
 
-    steps: list[Borrow | Fault | Outage]
+    steps: list[Step]
     ending: Ending
     at: float
     options: Options
     gates: tuple[Gate, Gate, Gate, Gate] = ("ok", "ok", "ok", "ok")
+    leases_per_resource: int = 1
 
 
 def run(story: Story, seed: object = 0) -> None:
@@ -76,7 +99,7 @@ def run(story: Story, seed: object = 0) -> None:
 class _Life:
     def __init__(self, story: Story) -> None:
         self.story = story
-        self.adapter = GatedAdapter(*story.gates)
+        self.adapter = GatedAdapter(*story.gates, leases=story.leases_per_resource)
         self.adapter.script("open", "ok", "ok")  # so that there is something to validate, reset and close
         self.outcomes: Counter[str] = Counter()
         self.pool: Pool[FakeResource]
@@ -113,7 +136,7 @@ class _Life:
         assert trio.lowlevel.current_statistics().tasks_living == tasks, "P9: a task is left"
         self.assert_the_books_balance()
 
-    async def take(self, step: Borrow | Fault | Outage) -> None:
+    async def take(self, step: Step) -> None:
         await trio.sleep(step.at)
         match step:
             case Borrow():
@@ -128,6 +151,30 @@ class _Life:
             case Outage():
                 for resource in self.adapter.resources - self.on_their_way():
                     resource.broken = True
+            case Change():
+                await self.change(step)
+
+    async def change(self, step: Change) -> None:
+        pool = self.pool
+        if pool._ledger.closed:
+            return
+        match step.what:
+            case "retire":
+                pool.retire_all()
+            case "pause":
+                pool.pause()
+            case "resume":
+                pool.resume()
+            case "shrink":
+                pool.resize(min_size=0, max_size=pool.limits.reserved + 1)
+            case "grow":
+                pool.resize(max_size=pool.limits.max_size + 1)
+            case "quiesce":
+                await pool.quiesce()
+            case "drain":
+                with trio.move_on_after(3):
+                    await pool.drain()
+                    assert pool.statistics().size == 0 or not pool._ledger.paused
 
     def on_their_way(self) -> set[FakeResource]:
         """Resources handed to a task that has not run since: what breaks there looks as if it had been lent broken."""
@@ -138,12 +185,12 @@ class _Life:
         acquired = False
         started = trio.current_time()
         try:
-            async with self.pool.acquire(timeout=step.timeout) as resource:
+            async with self.pool.acquire(timeout=step.timeout, priority=step.priority) as resource:
                 acquired = True
                 self.outcomes["acquired"] += 1
                 with self.adapter.lease(resource):
                     await self.use(resource, step)
-        except (PoolTimeout, PoolOverloaded, OpenFailed, PoolClosed) as error:
+        except (PoolTimeout, PoolOverloaded, OpenFailed, PoolClosed, LeaseRevoked) as error:
             self.outcomes[type(error).__name__] += 1
             if isinstance(error, PoolTimeout):
                 limit = self.pool.limits.acquire_timeout if step.timeout is None else step.timeout
@@ -176,9 +223,10 @@ class _Life:
         self.adapter._scripts.clear()
         for hook in ("open", "validate", "reset", "close", "exchange"):
             self.adapter.always(hook, "ok")
+        self.pool.resume()
+        self.pool.resize(max_size=self.pool.limits.reserved + 3)
         await trio.sleep(100)  # until all borrowers are done
-        await borrow_all(self.pool, self.adapter)
-        self.outcomes["acquired"] += self.pool.limits.max_size
+        self.outcomes["acquired"] += await borrow_all(self.pool, self.adapter)
 
     def assert_the_books_balance(self) -> None:
         adapter, outcomes, statistics = self.adapter, self.outcomes, self.pool.statistics()
@@ -191,7 +239,6 @@ class _Life:
             "left": (statistics.size, statistics.waiting, statistics.lent, 0),
         }
         assert all(len(set(numbers)) == 1 for numbers in told.values()), told
-        assert adapter.most_present <= self.pool.limits.max_size, "P1"
 
 
 class _BlockFailedError(Exception):
@@ -223,23 +270,25 @@ class _StepCounter(trio.abc.Instrument):
             self.scope.cancel()
 
 
-async def borrow_all(pool: Pool[FakeResource], adapter: GatedAdapter) -> None:
-    """Hold every slot at once, which must be possible again after any trouble."""
+async def borrow_all(pool: Pool[FakeResource], adapter: GatedAdapter) -> int:
+    """Hold every slot at once, which must be possible again after any trouble. Returns how many there are."""
     everybody = trio.Event()
+    slots = pool.limits.max_size * adapter.leases
     holding = 0
 
     async def hold() -> None:
         nonlocal holding
-        async with pool.acquire(timeout=60) as resource:
+        async with pool.acquire(timeout=60, priority=Priority.URGENT) as resource:
             with adapter.lease(resource):
                 holding += 1
-                if holding == pool.limits.max_size:
+                if holding == slots:
                     everybody.set()
                 await everybody.wait()
 
     async with trio.open_nursery() as nursery:
-        for _ in range(pool.limits.max_size):
+        for _ in range(slots):
             nursery.start_soon(hold)
+    return slots
 
 
 @contextlib.contextmanager
@@ -261,39 +310,60 @@ class _Watcher(trio.abc.Instrument):
         self.pool = pool
         self.adapter = adapter
         self.broken: Counter[str] = Counter()
-        self.waiting: list[Lease[FakeResource]] = []  # after the last step
+        self.size = 0  # this and what follows: after the last step
+        self.waiting: list[Lease[FakeResource]] = []
         self.holding: set[Lease[FakeResource]] = set()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         ledger, limits, present = self.pool._ledger, self.pool.limits, self.adapter.present
         states = Counter(entry.state for entry in ledger.entries)
-        size, waiting = len(ledger.entries), ledger.queue.size
+        size, waiting = len(ledger.entries), self.entitled(states[State.LENT])
         left_alone = ledger.failures or ledger.closed
         promises = {
-            "P1: no more resources than max_size, none unknown": present <= size <= limits.max_size,
+            # A pool that was made smaller has too many until they have been closed.
+            "P1: no more resources than max_size, none unknown": present <= size <= max(limits.max_size, self.size),
             "P2: lent exactly if there is a lease": all(
                 (entry.state is State.LENT) == bool(entry.leases) for entry in ledger.entries
             ),
             "P3: first come, first served": not self.overtakers(),
             "P4: idle while a task waits, and not checked for it": not ledger.idle or waiting <= states[State.CHECKING],
             "P4: room while a task waits, and not filled for it": left_alone
-            or waiting <= ledger.arriving
-            or size == limits.max_size
-            or ledger.opening == limits.max_opening,
+            or waiting <= ledger.arriving * ledger.share
+            or size >= limits.max_size
+            or ledger.opening >= limits.max_opening,
+            "P4: room on a shared resource while a task waits": not waiting
+            or all(
+                len(entry.leases) == ledger.share or entry.doom or trio.current_time() >= entry.expires_at
+                for entry in ledger.entries
+                if entry.state is State.LENT
+            ),
             "idle stack": sorted(map(id, ledger.idle))
             == sorted(id(entry) for entry in ledger.entries if entry.state is State.IDLE),
             "opening": ledger.opening == states[State.OPENING] <= limits.max_opening,
             "arriving": ledger.arriving == states[State.OPENING] + states[State.CHECKING],
             "work left lying": not ledger.work,
         }
+        self.size = size
         self.broken.update(promise for promise, kept in promises.items() if not kept)
 
+    def entitled(self, lent: int) -> int:
+        """Tasks that wait, and would not be held back if there were a free resource."""
+        ledger, limits = self.pool._ledger, self.pool.limits
+        if ledger.paused:
+            return 0
+        if limits.reserved and lent >= limits.max_size - limits.reserved:
+            return sum(lease.line == Priority.URGENT for lease in ledger.queue)
+        return ledger.queue.size
+
     def overtakers(self) -> set[Lease[FakeResource]]:
-        """Leases that got a resource in the last step while one that had waited longer did not."""
+        """Leases that got a resource in the last step while one of the same priority that had waited longer did not."""
         ledger = self.pool._ledger
         still_waiting = [place for place, lease in enumerate(self.waiting) if lease in ledger.queue]
-        before_them = set(self.waiting[: min(still_waiting)] if still_waiting else self.waiting)
         holding = {lease for entry in ledger.entries for lease in entry.leases}
-        overtakers = holding - self.holding - before_them if still_waiting else set()
+        overtakers: set[Lease[FakeResource]] = set()
+        if still_waiting and not ledger.queue.overloaded:  # then the newest come first
+            first = still_waiting[0]
+            overtakers = holding - self.holding - set(self.waiting[:first])
+            overtakers = {lease for lease in overtakers if lease.line >= self.waiting[first].line}
         self.waiting, self.holding = list(ledger.queue), holding
         return overtakers

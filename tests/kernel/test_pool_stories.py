@@ -8,11 +8,11 @@ from typing import get_args
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from respool import Options
+from respool import Options, Priority
 from respool.abc import Verdict
 from respool.testing import Gate, Hook
 
-from .simulation import Borrow, Ending, Fault, Outage, Story, run
+from .simulation import Borrow, Change, Ending, Fault, Outage, Story, run
 
 # Few different moments and durations, because bugs live where things happen at the same time.
 moments = st.integers(0, 40).map(lambda tenths: tenths / 10)
@@ -26,6 +26,7 @@ borrows = st.builds(
     doing=st.sampled_from(["exchange", "soil", "break", "fail", "retire"]),
     timeout=st.none() | durations,
     patience=st.just(math.inf) | durations,
+    priority=st.sampled_from(Priority),
 )
 hooks: st.SearchStrategy[Hook] = st.sampled_from(["open", "validate", "reset", "close"])
 faults = st.builds(
@@ -36,6 +37,11 @@ faults = st.builds(
 )
 exchange_faults = st.builds(Fault, at=moments, hook=st.just("exchange"), gate=st.sampled_from(["error", "slow"]))
 outages = st.builds(Outage, at=moments)
+changes = st.builds(
+    Change,
+    at=moments,
+    what=st.sampled_from(["retire", "pause", "resume", "shrink", "grow", "quiesce", "drain"]),
+)
 options: st.SearchStrategy[Options] = st.fixed_dictionaries(  # type: ignore[assignment]
     {},
     optional={
@@ -48,14 +54,18 @@ options: st.SearchStrategy[Options] = st.fixed_dictionaries(  # type: ignore[ass
         "max_lifetime": durations.filter(bool),
         "validate_after": durations,
         "acquire_timeout": durations,
+        "max_hold": durations.filter(bool),
+        "reserved": st.integers(0, 1),
+        "fail_fast": st.booleans(),
     },
 )
 stories = st.builds(
     Story,
-    steps=st.lists(borrows | borrows | borrows | faults | exchange_faults | outages, max_size=12),
+    steps=st.lists(st.one_of(*[borrows] * 4, faults, exchange_faults, outages, changes), max_size=12),
     ending=st.sampled_from(get_args(Ending)),
     at=moments,
     options=options,
+    leases_per_resource=st.sampled_from([1, 1, 3]),
 )
 
 

@@ -131,3 +131,35 @@ async def test_what_ends_the_block_of_a_keyed_pool_leaves_it_as_it_is(autojump_c
             await cancel_and(error)
         assert raised.type is expected  # a group would have passed both contexts
         assert adapter.present == 0
+
+
+async def test_all_who_will_share_what_is_being_opened_may_wait_for_it(autojump_clock: MockClock) -> None:
+    """``max_waiting`` counted one task for each resource that was coming, however many it would serve."""
+    adapter = GatedAdapter(leases=3)
+
+    async def borrow() -> None:
+        async with pool.acquire():
+            await trio.sleep(1)
+
+    async with open_pool(adapter, max_size=1, max_waiting=0) as pool, trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(borrow)
+    assert pool.statistics().refused == 0
+
+
+async def test_an_idle_resource_stays_if_min_size_needs_it(autojump_clock: MockClock) -> None:
+    """``max_idle`` never leaves fewer than ``min_size``, which would be closed and opened again for ever."""
+    adapter = GatedAdapter()
+    async with open_pool(adapter, min_size=2, max_idle=1):
+        await trio.sleep(60)
+        assert adapter.opened == 2
+
+
+async def test_closing_does_not_wait_for_an_open_that_nobody_needs(autojump_clock: MockClock) -> None:
+    """P9. It is cut short at once."""
+    adapter = GatedAdapter(open="never")
+    started = trio.current_time()
+    async with open_pool(adapter, min_size=1):
+        await trio.testing.wait_all_tasks_blocked()
+    assert trio.current_time() == started
+    assert adapter.present == 0
