@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Literal, TypeAlias
 
 import trio
+import trio.testing
 
 __all__ = ["Cut", "Proxy", "open_proxy"]
 
@@ -74,7 +75,7 @@ class Proxy:
 
     async def cut(self, how: Cut) -> None:
         """End all present connections. The other side has the news when this returns."""
-        await self._in_its_loop(lambda: self._cut_all(how))
+        await trio.to_thread.run_sync(lambda: trio.from_thread.run(self._cut_all, how, trio_token=self._token))
 
     async def cut_after(self, count: float, how: Cut) -> None:
         """End the connection on which the server says the `count`-th byte from now; `math.inf` takes it back."""
@@ -141,7 +142,8 @@ class Proxy:
     def _resume(self) -> None:
         self._flowing.set()
 
-    def _cut_all(self, how: Cut) -> None:
+    async def _cut_all(self, how: Cut) -> None:
+        await trio.testing.wait_all_tasks_blocked()  # until those have been accepted that think they are connected
         for client in self._clients:
             _end(client, how)
 

@@ -35,9 +35,9 @@ class EchoServer(socketserver.ThreadingTCPServer):
 
 
 @contextmanager
-def echo_server() -> Iterator[tuple[str, int]]:
+def echo_server(handler: type[socketserver.BaseRequestHandler] = Echo) -> Iterator[tuple[str, int]]:
     """Run the server; yields its host and port."""
-    with EchoServer(("127.0.0.1", 0), Echo) as echo:
+    with EchoServer(("127.0.0.1", 0), handler) as echo:
         thread = threading.Thread(target=echo.serve_forever, args=[0.01])
         thread.start()
         yield echo.server_address  # type: ignore[misc]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,7 @@ import trio
 
 from respool.abc import Verdict
 from respool.testing import ContractBroken, GatedAdapter, check_adapter
+from respool.testing._proxy import open_proxy
 
 from .echo import Connection, EchoAdapter, echo_server
 
@@ -230,3 +232,14 @@ async def test_a_broken_adapter_is_caught(adapter: type[EchoAdapter], message: s
     """Each breaks one clause, and is told which."""
     with pytest.raises(ContractBroken, match=message):
         await check_adapter(adapter, server=server, use=use, check=check)
+
+
+async def test_what_thinks_it_is_connected_is_cut_off(server: tuple[str, int]) -> None:
+    """A client is connected before the proxy has accepted it; if it is to be cut off by then, it is."""
+    async with open_proxy(server, patience=10) as proxy:
+        clients = [socket.create_connection((proxy.host, proxy.port), timeout=5) for _ in range(50)]
+        await proxy.cut("reset")
+        for client in clients:
+            with client, pytest.raises(ConnectionResetError):
+                while client.recv(100):
+                    pass
