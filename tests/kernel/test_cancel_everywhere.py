@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from respool import OpenFailed, Options, Pool, PoolTimeout, open_pool
+from respool import LeaseRevoked, OpenFailed, Options, Pool, PoolTimeout, open_keyed_pool, open_pool
 from respool.abc import Verdict
 from respool.testing import CancelReport, FakeResource, GatedAdapter, GatedError, cancel_everywhere
 
@@ -202,3 +202,72 @@ async def test_closing_with_leases_out(autojump_clock: MockClock) -> None:
     report = await cancel_everywhere(operation, check=check)
     assert report.points > 30
     assert adapter.closed_forcefully > 0
+
+
+@pytest.mark.parametrize("change", ["drain", "quiesce"])
+async def test_changes_that_wait(change: str, autojump_clock: MockClock) -> None:
+    """Cancelled anywhere, they leave a pool that goes on, once it is resumed."""
+    adapter = GatedAdapter(close="slow")
+
+    async def hold() -> None:
+        async with pool.acquire():
+            await trio.sleep(1)
+
+    async def prepare() -> None:
+        await borrow_all(pool, adapter)
+        others.start_soon(hold)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def operation(_: None) -> None:
+        await (pool.drain() if change == "drain" else pool.quiesce())
+
+    async def check(_: None) -> None:
+        pool.resume()
+        await borrow_all(pool, adapter)
+
+    async with watched_pool(adapter, {"max_size": 3}) as pool, trio.open_nursery() as others:
+        report = await cancel_everywhere(operation, prepare=prepare, check=check)
+    assert report.points >= 3
+
+
+async def test_a_lease_with_max_hold(autojump_clock: MockClock) -> None:
+    """Its own cancel scope and the caller's do not get into each other's way."""
+    adapter = GatedAdapter()
+
+    async def operation() -> None:
+        with contextlib.suppress(LeaseRevoked):
+            async with pool.acquire() as resource:
+                with adapter.lease(resource):
+                    await trio.sleep_forever()
+
+    async def check() -> None:
+        await borrow_all(pool, adapter)
+
+    async with watched_pool(adapter, {"max_size": 2, "max_hold": 1}) as pool:
+        report = await cancel_everywhere(operation, check=check)
+    assert report.points >= 4
+
+
+async def test_a_keyed_pools_whole_life(autojump_clock: MockClock) -> None:
+    """P9: three keys under one limit, which make room for each other, and nothing is left wherever it is cancelled."""
+    adapters: dict[str, GatedAdapter] = {}
+
+    def adapter_for_key(key: str) -> GatedAdapter:
+        return adapters.setdefault(key, GatedAdapter())
+
+    async def operation() -> None:
+        adapters.clear()
+        async with open_keyed_pool(adapter_for_key, max_size=2) as pool:
+            for key in "abca":
+                async with pool.acquire(key) as resource:
+                    adapter = adapters[key]
+                    with adapter.lease(resource):
+                        assert await adapter.exchange(resource, key) == key
+
+    def check() -> None:
+        for adapter in adapters.values():
+            assert adapter.faults == []
+            assert adapter.present == 0
+
+    report = await cancel_everywhere(operation, check=check)
+    assert report.points > 30

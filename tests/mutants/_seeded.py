@@ -36,8 +36,8 @@ MUTANTS = [
     Mutant(
         "a failed open keeps its slot",
         "_ledger.py",
-        "        self.entries.discard(entry)\n        self.open_failures += 1\n",
-        "        self.open_failures += 1\n",
+        "        self.due = min(self.due, self.retry_at)\n        self.gone(entry, now)\n",
+        "        self.due = min(self.due, self.retry_at)\n",
     ),
     Mutant(
         "max_opening is not kept",
@@ -55,8 +55,8 @@ MUTANTS = [
     Mutant(
         "a cancelled waiter stays in the queue",
         "_ledger.py",
-        "        del self.queue[lease]\n        self.cancelled += 1\n",
-        "        self.cancelled += 1\n",
+        "        self.queue.remove(lease, late=now >= min(lease.latest_start, lease.deadline))\n",
+        "",
     ),
     Mutant(
         "an error in the block keeps the resource lent",
@@ -73,38 +73,38 @@ MUTANTS = [
     Mutant(
         "a resource taken back at the end is placed again by its borrower",
         "_ledger.py",
-        "        if entry.lease is not lease:\n            return  # the pool closed the resource under its borrower\n",
+        "        for lease in entry.leases:\n            lease.entry = None\n",
         "",
     ),
     # First come, first served; no lost wake-ups.
     Mutant(
         "the last to come is served first",
-        "_ledger.py",
-        "lease, _ = self.queue.popitem(last=False)",
-        "lease, _ = self.queue.popitem()",
+        "_queue.py",
+        "popitem(self.overloaded)",
+        "popitem(True)",
     ),
     Mutant(
         "what comes back is made idle although somebody waits",
         "_ledger.py",
-        "            entry.become(LENT if self.queue else IDLE)\n        if self.queue:\n",
-        "            entry.become(LENT if self.queue else IDLE)\n        if self.queue and len(self.queue) > 1:\n",
+        "while queue.size and len(entry.leases) < self.share:",
+        "while queue.size > 1 and len(entry.leases) < self.share:",
     ),
     Mutant(
         "a waiter is not woken",
         "_ledger.py",
-        "            lease.since = now\n            self.wake(lease.task)\n",
-        "            lease.since = now\n",
+        "        lease.since = now\n        self.wake(lease.task)\n",
+        "        lease.since = now\n",
     ),
     Mutant(
         "nothing is opened when a slot comes free",
         "_ledger.py",
-        "        entry.become(State.GONE)\n        self.entries.discard(entry)\n        self._provide(now)\n",
-        "        entry.become(State.GONE)\n        self.entries.discard(entry)\n",
+        "            self.budget.release(entry, now)\n        self.provide(now)\n",
+        "            self.budget.release(entry, now)\n",
     ),
     Mutant(
         "nothing is opened for a new waiter",
         "_ledger.py",
-        "        if self.idle or len(self.entries) < self.limits.max_size:\n            self._provide(now)\n",
+        "        if self.idle or len(self.entries) < self.limits.max_size:\n            self.provide(now)\n",
         "",
     ),
     Mutant(
@@ -116,14 +116,14 @@ MUTANTS = [
     Mutant(
         "an idle resource is not checked while another is opened",
         "_ledger.py",
-        "len(self.queue) > self.arriving - self.opening:",
-        "len(self.queue) > self.arriving:",
+        "self._entitled() > self.arriving - self.opening:",
+        "self._entitled() > self.arriving:",
     ),
     Mutant(
         "one fewer is opened than tasks wait",
         "_ledger.py",
-        "wanted = len(self.queue) - self.arriving",
-        "wanted = len(self.queue) - self.arriving - 1",
+        "- self.arriving\n        return min(room",
+        "- self.arriving - 1\n        return min(room",
     ),
     Mutant(
         "jobs that a check-in orders are not started",
@@ -135,8 +135,8 @@ MUTANTS = [
     Mutant(
         "what comes back is not asked whether it is clean",
         "_ledger.py",
-        "        elif is_clean is None or is_clean(entry.resource):\n            self._place(entry, now)\n",
-        "        elif True:\n            self._place(entry, now)\n",
+        "elif not entry.leases and is_clean is not None and not is_clean(entry.resource):",
+        "elif False:",
     ),
     Mutant(
         "what is lent is not asked whether it is clean",
@@ -165,8 +165,8 @@ MUTANTS = [
     Mutant(
         "a resource idle for long is not validated",
         "_ledger.py",
-        "while idle and now - idle[-1].idle_since < self.limits.validate_after:",
-        "while idle:",
+        "if since <= now - self.limits.validate_after or since <= self.suspect_before:",
+        "if since <= self.suspect_before:",
     ),
     Mutant(
         "only the first of several errors is asked about",
@@ -190,8 +190,8 @@ MUTANTS = [
     Mutant(
         "what was being opened when the pool was retired is lent",
         "_ledger.py",
-        "if entry.generation == self.generation and not self.closed:",
-        "if not self.closed:",
+        "        if entry.doom is None:\n            entry.expires_at = now",
+        "        if True:\n            entry.expires_at = now",
     ),
     Mutant(
         "max_lifetime is forgotten",
@@ -220,20 +220,20 @@ MUTANTS = [
     Mutant(
         "the coldest is lent",
         "_ledger.py",
-        "            entry = idle.pop()\n            if is_clean",
-        "            entry = idle.popleft()\n            if is_clean",
+        "            entry = idle[-1]\n            since",
+        "            idle.rotate(-1)\n            entry = idle[-1]\n            since",
     ),
     # Time limits.
     Mutant(
         "a wait has no end",
-        "_ledger.py",
-        "            if lease.latest_start <= now:\n                late.append(lease)\n            elif",
-        "            if False:\n                late.append(lease)\n            elif",
+        "_pool.py",
+        "                for lease in ledger.queue.expired(now):\n                    self._dismiss_late(lease, now)\n",
+        "",
     ),
     Mutant(
         "a shorter timeout than the default is not noticed in time",
-        "_ledger.py",
-        "        if latest_start != now + self.limits.acquire_timeout:\n            self._remember_deadline(lease)\n",
+        "_queue.py",
+        "        else:\n            self._push_on_heap(lease)\n",
         "",
     ),
     Mutant(
@@ -288,21 +288,21 @@ MUTANTS = [
     Mutant(
         "a time-out does not tell its cause",
         "_pool.py",
-        'waited {waited:.3g} s for a resource; {self._plight()}")\n        error.__cause__ = self._ledger.open_error\n',
-        'waited {waited:.3g} s for a resource; {self._plight()}")\n',
+        "        error.__cause__ = self._ledger.open_error\n",
+        "",
     ),
     Mutant(
         "max_waiting refuses one too late",
         "_pool.py",
-        "if len(ledger.queue) >= self.limits.max_waiting + coming:",
-        "if len(ledger.queue) > self.limits.max_waiting + coming:",
+        "if ledger.queue.size >= self.limits.max_waiting + coming:",
+        "if ledger.queue.size > self.limits.max_waiting + coming:",
     ),
     # Closing is complete.
     Mutant(
         "closing leaves what is idle open",
         "_ledger.py",
-        "            entry = self.idle.popleft()\n            self.discard(entry, self._why_unfit(entry))\n",
-        "            entry = self.idle.popleft()\n            entry.become(State.CLOSING)\n            entry.become(State.GONE)\n            self.entries.discard(entry)\n",
+        "        for entry in [entry for entry in self.idle if entry.doom is not None]:\n            self._discard_idle(entry, reason)\n",
+        "",
     ),
     Mutant(
         "closing does not tell those who wait",
@@ -356,8 +356,8 @@ MUTANTS = [
     Mutant(
         "a cancelled task acquires all the same",
         "_pool.py",
-        "        await checkpoint_if_cancelled()\n        if self.task",
-        "        if self.task",
+        "            await checkpoint_if_cancelled()  # before anything is begun for a caller who is gone\n",
+        "            pass\n",
     ),
     Mutant(
         "an acquire can be cancelled between taking a resource and its block",
@@ -381,7 +381,7 @@ MUTANTS = [
     Mutant(
         "a wait that ended well is not counted",
         "_ledger.py",
-        "            self.wait_time.add(now - lease.waiting_since)\n",
+        "        wait_time.counts[bisect_left(BOUNDS, waited)] += 1  # Histogram.add, without the call\n",
         "",
     ),
     Mutant(
@@ -395,5 +395,138 @@ MUTANTS = [
         "_ledger.py",
         "            self.discard(entry, Discard.BROKEN)\n        elif now",
         "            self.discard(entry, Discard.INVALID)\n        elif now",
+    ),
+    # Priorities, sharing, changes.
+    Mutant(
+        "the reserve is open to everybody",
+        "_ledger.py",
+        "return lent >= self.limits.max_size - self.limits.reserved",
+        "return False",
+    ),
+    Mutant(
+        "urgent leases wait behind others",
+        "_queue.py",
+        "(urgent or normal or bulk)",
+        "(normal or urgent or bulk)",
+    ),
+    Mutant(
+        "bulk work is served before others",
+        "_queue.py",
+        "(urgent or normal or bulk)",
+        "(urgent or bulk or normal)",
+    ),
+    Mutant(
+        "a shared resource serves one lease too many",
+        "_ledger.py",
+        "while queue.size and len(entry.leases) < self.share:",
+        "while queue.size and len(entry.leases) <= self.share:",
+    ),
+    Mutant(
+        "what a shared resource has to spare is not lent",
+        "_ledger.py",
+        "return bool(self.spare) and self._lend_spare(lease, now)",
+        "return False",
+    ),
+    Mutant(
+        "a shared resource is reset while somebody holds it",
+        "_ledger.py",
+        "elif not entry.leases and is_clean is not None and not is_clean(entry.resource):",
+        "elif is_clean is not None and not is_clean(entry.resource):",
+    ),
+    Mutant(
+        "the most loaded shared resource is lent",
+        "_ledger.py",
+        "entry = min(self.spare, key=_load)",
+        "entry = max(self.spare, key=_load)",
+    ),
+    Mutant(
+        "a paused pool lends",
+        "_ledger.py",
+        "        if self.guarded and self._held_back(lease.line):\n            return False\n        idle",
+        "        idle",
+    ),
+    Mutant(
+        "resuming wakes nobody",
+        "_ledger.py",
+        "        self._guard()\n        self.provide(now)\n\n    def close",
+        "        self._guard()\n\n    def close",
+    ),
+    Mutant(
+        "a pool made smaller stays large",
+        "_ledger.py",
+        "            self._doom([*self.idle, *others][:excess], Discard.RESIZED)\n",
+        "",
+    ),
+    Mutant(
+        "a pool made larger opens nothing for those who wait",
+        "_ledger.py",
+        "Discard.RESIZED)\n        self.provide(now)\n",
+        "Discard.RESIZED)\n",
+    ),
+    Mutant(
+        "drain does not wait",
+        "_pool.py",
+        "        await self._until(lambda: not self._ledger.entries)\n",
+        "",
+    ),
+    Mutant(
+        "quiesce does not wait",
+        "_pool.py",
+        "        await self._until(lambda: leaving.isdisjoint(self._ledger.entries))\n",
+        "",
+    ),
+    Mutant(
+        "max_hold never ends a block",
+        "_pool.py",
+        "trio.CancelScope(deadline=self.since + self._pool.limits.max_hold)",
+        "trio.CancelScope()",
+    ),
+    Mutant(
+        "a revoked block ends in silence",
+        "_pool.py",
+        "        if self._scope.cancelled_caught:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "a deadlock is not broken",
+        "_pool.py",
+        "            ledger.dismiss(last, self._deadlock_error(last))\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "an overload is not noticed",
+        "_queue.py",
+        "self.overloaded = self.overloaded or",
+        "self.overloaded = False and",
+    ),
+    Mutant(
+        "an overload never ends",
+        "_queue.py",
+        "    def _relax(self) -> None:\n        self.overloaded = False\n",
+        "    def _relax(self) -> None:\n",
+    ),
+    Mutant(
+        "a caller without enough time left is served in vain",
+        "_pool.py",
+        "            if latest_start <= now:\n                raise self._too_late_error(0)\n",
+        "",
+    ),
+    Mutant(
+        "a clock that jumped is not noticed",
+        "_ledger.py",
+        "if now - since > _TRUSTED_IDLE and self.clock_jumped():",
+        "if False:",
+    ),
+    Mutant(
+        "a failing instrument fails the pool",
+        "_pool.py",
+        "                self._instruments.remove(instrument)\n",
+        "                raise\n",
+    ),
+    Mutant(
+        "a resource closed at the hand-over is lent",
+        "_pool.py",
+        "        if entry is None:\n            self.task = None\n            return await _Acquire.__aenter__(self)",
+        "        if entry is None:\n            return None\n            return await _Acquire.__aenter__(self)",
     ),
 ]
