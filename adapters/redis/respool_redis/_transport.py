@@ -33,7 +33,8 @@ class ClosedByServer(ConnectionError):
 class Transport:
     """A plain TCP or Unix socket."""
 
-    __slots__ = ("_buffer", "_closed", "_poll", "_view", "socket")
+    unflushed = False
+    """Whether bytes that `send` has accepted still wait for room in the kernel."""
 
     def __init__(self, sock: socket.socket, read_size: int) -> None:
         sock.setblocking(False)
@@ -44,11 +45,6 @@ class Transport:
         poll.register(sock, select.POLLIN)
         self._poll = poll.poll
         self._closed = False
-
-    @property
-    def unflushed(self) -> bool:
-        """Whether bytes that `send` has accepted still wait for room in the kernel."""
-        return False
 
     def flush(self) -> None:
         """Hand on what `send` has accepted, as far as there is room."""
@@ -117,14 +113,12 @@ class Transport:
 class TlsTransport(Transport):
     """The same over TLS."""
 
-    __slots__ = ("_incoming", "_outgoing", "_tls", "_unflushed")
-
     def __init__(self, sock: socket.socket, read_size: int, context: ssl.SSLContext, hostname: str) -> None:
         super().__init__(sock, read_size)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=hostname)
-        self._unflushed = memoryview(b"")
+        self._ciphertext = memoryview(b"")
 
     async def handshake(self) -> None:
         """Agree on keys and check the server's certificate."""
@@ -143,10 +137,6 @@ class TlsTransport(Transport):
         while self.unflushed:
             await self.wait_writable()
             self.flush()
-
-    @property
-    def unflushed(self) -> bool:
-        return bool(self._unflushed) or bool(self._outgoing.pending)
 
     def send(self, data: bytes | memoryview) -> int:
         self.flush()
@@ -194,13 +184,14 @@ class TlsTransport(Transport):
         return True
 
     def flush(self) -> None:
-        while self.unflushed:
-            if not self._unflushed:
-                self._unflushed = memoryview(self._outgoing.read())
-            sent = super().send(self._unflushed)
-            self._unflushed = self._unflushed[sent:]
+        while self._ciphertext or self._outgoing.pending:
+            if not self._ciphertext:
+                self._ciphertext = memoryview(self._outgoing.read())
+            sent = super().send(self._ciphertext)
+            self._ciphertext = self._ciphertext[sent:]
             if not sent:
-                return
+                break
+        self.unflushed = bool(self._ciphertext)
 
 
 async def connect(settings: Settings) -> Transport:

@@ -20,8 +20,10 @@ from typing import Any, TypeAlias
 
 import hiredis
 import trio
+from hiredis import PushNotification
 from redis._parsers import BaseParser, Encoder
 from redis.exceptions import ConnectionError, InvalidResponse
+from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wait_task_rescheduled
 
 from ._transport import ClosedByServer, Transport
 
@@ -114,7 +116,7 @@ class Wire:
           redis.ConnectionError: it broke later; the server may have done what it was told.
         """
         if not self._unsent:
-            await trio.lowlevel.checkpoint_if_cancelled()  # others are only written after they have waited
+            await checkpoint_if_cancelled()  # others are only written after they have waited
         while self._backlog > _BACKLOG:
             await self._room.park()
         if self.broken is not None:
@@ -137,7 +139,7 @@ class Wire:
         finally:
             if not exchange.settled:
                 self._abandon(exchange)
-            if self._owed or self._unsent:
+            if (self._owed and not self._reading) or (self._unsent and self._writer is None):
                 self._hand_over()
         if exchange.error is not None:
             raise exchange.error
@@ -168,7 +170,7 @@ class Wire:
 
     async def receive(self) -> Any:
         """Wait for whatever the server says next, push messages included. Only while no reply is owed."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await checkpoint_if_cancelled()
         message = self._next_message()
         if message is not _NOTHING:
             await trio.lowlevel.cancel_shielded_checkpoint()
@@ -223,7 +225,7 @@ class Wire:
 
     def _drop_pushed(self) -> None:
         while (message := self._parse(decode=True)) is not _NOTHING:
-            if not isinstance(message, hiredis.PushNotification):
+            if not isinstance(message, PushNotification):
                 raise ConnectionError("the server said something that was not asked for")
 
     async def hang_up(self) -> None:
@@ -282,8 +284,8 @@ class Wire:
 
     async def _park(self, exchange: Exchange) -> None:
         """Wait until the reply is here, or there is work to take over."""
-        exchange.task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(exchange.unpark)
+        exchange.task = current_task()
+        await wait_task_rescheduled(exchange.unpark)
         if self._heir is exchange:
             self._heir = None
 
@@ -295,16 +297,11 @@ class Wire:
             return
         self._heir = next((exchange for exchange in self._owed if exchange.task is not None), None)
         if self._heir is not None:
-            self._wake(self._heir)
+            assert self._heir.task is not None
+            reschedule(self._heir.task)
+            self._heir.task = None
         elif writer_wanted and self._reading:
             self._transport.nudge()  # nobody but the reader is left: it writes first
-
-    def _wake(self, exchange: Exchange) -> None:
-        if exchange.task is not None:
-            trio.lowlevel.reschedule(exchange.task)
-            exchange.task = None
-        elif exchange is self._writer:
-            self._transport.nudge()  # it writes for others, and may go now
 
     def _abandon(self, exchange: Exchange) -> None:
         """Its caller goes: withdraw it if the kernel has nothing of it yet, else let it swallow its replies."""
@@ -388,26 +385,38 @@ class Wire:
     def _give_out(self) -> None:
         """Give each complete reply to the oldest exchange. Push messages are nobody's reply."""
         owed = self._owed
+        gets = self._parser.gets
         while owed:
             exchange = owed[0]
             decode = exchange.decode
             replies = exchange.replies
-            reply = self._parse(decode[len(replies)])
+            try:
+                reply = gets(decode[len(replies)])
+            except UnicodeDecodeError as error:
+                reply = error  # this one reply is not text; the next one is not affected
+            except InvalidResponse as error:
+                self._break(ConnectionError(f"the server does not speak Redis: {error}"))
+                return
             if reply is _NOTHING:
                 return
-            if type(reply) is hiredis.PushNotification:
+            if type(reply) is PushNotification:
                 continue
             replies.append(reply)
             if len(replies) == len(decode):
                 owed.popleft()
-                self._settle(exchange)
+                exchange.settled = True
+                if exchange.task is not None:
+                    reschedule(exchange.task)
+                    exchange.task = None
+                else:
+                    self._settled_unparked(exchange)
 
-    def _settle(self, exchange: Exchange) -> None:
-        exchange.settled = True
+    def _settled_unparked(self, exchange: Exchange) -> None:
+        """Its caller is reading now, or writing for others, or gone."""
         if exchange.abandoned:
             self._orphaned(exchange.commands, exchange.error or exchange.replies)
-        else:
-            self._wake(exchange)
+        elif exchange is self._writer:
+            self._transport.nudge()
 
     def _break(self, error: ConnectionError) -> None:
         """The connection is of no more use: tell everybody who waits on it."""
@@ -426,4 +435,9 @@ class Wire:
             exchange = self._owed.popleft()
             exchange.error = (NotSent if exchange in unsent else type(error))(*error.args)
             exchange.error.__cause__ = error
-            self._settle(exchange)
+            exchange.settled = True
+            if exchange.task is not None:
+                reschedule(exchange.task)
+                exchange.task = None
+            else:
+                self._settled_unparked(exchange)

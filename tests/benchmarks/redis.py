@@ -1,0 +1,192 @@
+"""GET and SET, small values and 10 KB: respool_redis beside redis.asyncio, coredis and threads.
+
+Everybody has ten connections and is asked for one key at a time, from 50 tasks and from 200. redis-py and coredis take
+a connection from their pool for each command by themselves; for respool that is "exclusive". "Shared" is the everyday
+client, whose tasks' commands travel together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from tests.servers import RedisServer
+
+from ._benchmark import Benchmark, Goal
+from ._contender import Contender, Share
+
+SIZE = 10
+KEYS = 1000
+LARGE = 10_000
+
+
+def number(key: int) -> int:
+    return key * 7919 % 10007
+
+
+def value(key: int, length: int) -> bytes:
+    """A number, filled up with spaces."""
+    return b"%d" % number(key) + b" " * (length - 5)
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    import redis
+
+    with RedisServer() as running:
+        with redis.Redis.from_url(running.url) as client:
+            for key in range(KEYS):
+                client.set(f"small:{key}", value(key, 5))
+                client.set(f"large:{key}", value(key, LARGE))
+        yield running.url
+
+
+# The clients.
+
+
+class Exclusive:
+    """One lease a command, under the same two names."""
+
+    def __init__(self, pool: Any) -> None:
+        self.pool = pool
+
+    async def get(self, key: str) -> Any:
+        async with self.pool.acquire() as connection:
+            return await connection.get(key)
+
+    async def set(self, key: str, value: bytes) -> Any:
+        async with self.pool.acquire() as connection:
+            return await connection.set(key, value)
+
+
+@asynccontextmanager
+async def exclusive(url: str) -> AsyncIterator[Any]:
+    from respool_redis import RedisAdapter
+
+    import respool
+
+    async with respool.open_pool(RedisAdapter(url), min_size=SIZE, max_size=SIZE) as pool:
+        yield Exclusive(pool)
+
+
+@asynccontextmanager
+async def shared(url: str) -> AsyncIterator[Any]:
+    from respool_redis import open_redis
+
+    async with open_redis(url, max_size=SIZE) as client:
+        yield client
+
+
+@asynccontextmanager
+async def redis_asyncio(url: str) -> AsyncIterator[Any]:
+    import redis.asyncio
+
+    pool = redis.asyncio.BlockingConnectionPool.from_url(url, max_connections=SIZE)
+    async with redis.asyncio.Redis.from_pool(pool) as client:
+        yield client
+
+
+@asynccontextmanager
+async def coredis(url: str) -> AsyncIterator[Any]:
+    import coredis
+
+    pool = coredis.ConnectionPool.from_url(url, max_connections=SIZE, timeout=30)
+    async with coredis.Redis(connection_pool=pool) as client:
+        yield client
+
+
+@contextmanager
+def threads(url: str) -> Iterator[Any]:
+    import redis
+
+    pool = redis.BlockingConnectionPool.from_url(url, max_connections=SIZE)
+    with redis.Redis(connection_pool=pool) as client:
+        yield client
+
+
+# What the work is, for clients with redis-py's methods: all of them.
+
+
+def getting(prefix: str, length: int) -> Any:
+    def of(client: Any) -> Any:
+        @asynccontextmanager
+        async def contender(url: str) -> AsyncIterator[Any]:
+            async with client(url) as opened:
+
+                async def work(keys: Share) -> int:
+                    total = 0
+                    for key in keys:
+                        total += key * int(await opened.get(f"{prefix}:{key}"))
+                    return total
+
+                yield work
+
+        return contender
+
+    @contextmanager
+    def in_threads(url: str) -> Iterator[Any]:
+        with threads(url) as opened:
+            yield lambda keys: sum(key * int(opened.get(f"{prefix}:{key}")) for key in keys)
+
+    return of, in_threads
+
+
+def setting(prefix: str, length: int) -> Any:
+    filled = value(0, length)
+
+    def of(client: Any) -> Any:
+        @asynccontextmanager
+        async def contender(url: str) -> AsyncIterator[Any]:
+            async with client(url) as opened:
+
+                async def work(keys: Share) -> int:
+                    total = 0
+                    for key in keys:
+                        total += key * bool(await opened.set(f"set:{prefix}:{key}", filled))
+                    return total
+
+                yield work
+
+        return contender
+
+    @contextmanager
+    def in_threads(url: str) -> Iterator[Any]:
+        with threads(url) as opened:
+            yield lambda keys: sum(key * bool(opened.set(f"set:{prefix}:{key}", filled)) for key in keys)
+
+    return of, in_threads
+
+
+PEERS = ("redis.asyncio", "redis.asyncio, uvloop", "coredis, asyncio", "coredis, trio", "redis-py, threads")
+
+
+def benchmark(what: str, size: str, length: int, tasks: int) -> Benchmark:
+    of, in_threads = (getting if what == "get" else setting)(size, length)
+    ours = "respool_redis, shared" if tasks > 50 else "respool_redis, exclusive"
+    return Benchmark(
+        name=f"{what}-{size}-{tasks}",
+        title=f"{what.upper()} of {size} values ({length} bytes), {tasks} tasks over {SIZE} connections",
+        contenders=(
+            Contender("respool_redis, shared", of(shared)),
+            Contender("respool_redis, exclusive", of(exclusive)),
+            Contender("redis.asyncio", of(redis_asyncio), "asyncio"),
+            Contender("redis.asyncio, uvloop", of(redis_asyncio), "uvloop"),
+            Contender("coredis, asyncio", of(coredis), "asyncio"),
+            Contender("coredis, trio", of(coredis)),
+            Contender("redis-py, threads", in_threads, "threads"),
+        ),
+        tasks=tasks,
+        keys=KEYS,
+        answer=number if what == "get" else (lambda _: 1),
+        server=server,
+        goals=tuple(Goal(ours, peer, 10 if tasks > 50 else 2.5) for peer in PEERS),
+    )
+
+
+BENCHMARKS = tuple(
+    benchmark(what, size, length, tasks)
+    for tasks in (50, 200)
+    for what in ("get", "set")
+    for size, length in (("small", 5), ("large", LARGE))
+)
