@@ -25,7 +25,7 @@ from ._origin import Origin
 from ._pool import HTTPPool, PooledRequest
 from ._response import Response, UpgradedStream
 
-__all__ = ["Answer", "BodyStream", "NetworkStream", "send", "translated"]
+__all__ = ["Answer", "BodyStream", "NetworkStream", "send", "translated", "without_max_hold"]
 
 _PORTS: Final = {"http": 80, "https": 443}
 _EXPECTED: Final = (HTTPError, respool.OpenFailed, respool.PoolTimeout, respool.PoolOverloaded)
@@ -40,6 +40,13 @@ class Answer:
     headers: Sequence[tuple[bytes, bytes]]
     body: bytes | BodyStream
     extensions: dict[str, Any]
+
+
+def without_max_hold(pool: HTTPPool) -> HTTPPool:
+    """`pool`, unless it cancels its borrowers' blocks: a lease that is not a block cannot be cancelled."""
+    if pool.connections.limits.max_hold != math.inf:
+        raise ValueError("a transport's pool must not have max_hold: its responses outlive any block")
+    return pool
 
 
 async def send(pool: HTTPPool, library: ModuleType, request: Any) -> Answer:

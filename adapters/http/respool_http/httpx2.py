@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator
 import httpx2
 
 from ._pool import HTTPPool
-from ._transport import BodyStream, send
+from ._transport import BodyStream, send, without_max_hold
 
 __all__ = ["PoolTransport"]
 
@@ -26,11 +26,12 @@ __all__ = ["PoolTransport"]
 class PoolTransport(httpx2.AsyncBaseTransport):
     """Sends the requests of an ``httpx2.AsyncClient`` through an `HTTPPool`, on Trio.
 
-    Closing the client does not close the pool: its own block does.
+    Closing the client does not close the pool: its own block does. The pool must not have ``max_hold``, because a
+    response lasts as long as the program likes.
     """
 
     def __init__(self, pool: HTTPPool) -> None:
-        self._pool = pool
+        self._pool = without_max_hold(pool)
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one request. Raises httpx2's exceptions."""

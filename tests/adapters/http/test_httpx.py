@@ -250,6 +250,12 @@ async def test_a_server_that_never_shakes_hands(
         await until(mock_clock, 3)
 
 
+async def test_a_pool_that_revokes_leases_will_not_do(library: ModuleType) -> None:
+    async with open_http_pool(max_hold=1.0) as pool:
+        with pytest.raises(ValueError, match="max_hold"):
+            new_client(pool, library)
+
+
 # Extensions
 
 
