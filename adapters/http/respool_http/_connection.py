@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import attrs
 import trio
@@ -67,7 +67,8 @@ class Connection:
         self._open_wire = open_wire
         self._max_header_size = max_header_size
         self._exchanges = 0
-        self._clean = True
+        self._closed = False  # for good
+        self._clean = True  # implies that the wire is open
         self._expires = math.inf
         # Of the exchange under way, or the last one:
         self._read_timeout = self._write_timeout = math.inf
@@ -94,10 +95,7 @@ class Connection:
     def is_clean(self) -> bool:
         """Between exchanges, the server still there and silent, its ``Keep-Alive: timeout`` not over. Never waits."""
         return (
-            self._clean
-            and (self._expires == math.inf or trio.current_time() < self._expires)
-            and not self._wire.closed
-            and self._wire.is_quiet()
+            self._clean and (self._expires == math.inf or trio.current_time() < self._expires) and self._wire.is_quiet()
         )
 
     def request(
@@ -136,16 +134,22 @@ class Connection:
     async def renew(self) -> None:
         """Close the socket and connect anew, in the same place: whatever held this connection holds a fresh one.
 
-        Raises as opening does, and leaves the connection closed then.
+        Raises as opening does, and leaves the connection closed then; `trio.ClosedResourceError` if it was closed
+        meanwhile.
         """
         self._wire.close(politely=False)
-        self._wire = await self._open_wire()
+        wire = await self._open_wire()
+        if self._closed:
+            wire.close(politely=True)
+            raise trio.ClosedResourceError("this connection was closed")
+        self._wire = wire
         self._exchanges = 0
         self._clean = True
         self._expires = math.inf
 
     async def aclose(self) -> None:
         """Free the socket, at once. Closing twice is allowed."""
+        self._closed = True
         self._wire.close(politely=self._clean)
         self._clean = False
         await trio.lowlevel.checkpoint()
@@ -154,10 +158,11 @@ class Connection:
 
     async def begin(self, request: RequestContext) -> Response:
         """Send `request` and read the head of its response."""
-        content, chunks = split_body(request.body)
+        content, chunks = (b"", None) if request.body is None else split_body(request.body)
         length = len(content) if chunks is None else None
         head = write_head(request.method, request.target, self._host, request.headers, length)
-        self._check_ready()
+        if not self._clean:
+            self._refuse()
         self._clean = self._sent = self._sent_whole = self._answered = False
         self._exchanges += 1
         self._close = head.close
@@ -182,14 +187,13 @@ class Connection:
             self._upload = None  # RFC 9112, 9.5: an error before the end of the body means nobody wants the rest
         return Response(self, parser)
 
-    def _check_ready(self) -> None:
+    def _refuse(self) -> NoReturn:
         if self._wire.closed:
             raise trio.ClosedResourceError("this connection was closed")
-        if not self._clean:
-            raise NotReusable(
-                "this connection cannot carry another request: its last exchange is still under way, or did not end "
-                "where it should"
-            )
+        raise NotReusable(
+            "this connection cannot carry another request: its last exchange is still under way, or did not end where "
+            "it should"
+        )
 
     def _send_at_once(self, data: bytes) -> None:
         """A small request nearly always fits the socket's buffer: no wait, nothing to manage."""

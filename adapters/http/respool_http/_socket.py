@@ -54,8 +54,9 @@ class Wire:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._tls: ssl.SSLSocket | None = None
-        self._poll = select.poll()
-        self._poll.register(sock, select.POLLIN)
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        self._poll = poll.poll
         self._drained = True  # the last receive emptied the kernel's buffer, so the next had better wait first
 
     async def start_tls(self, context: ssl.SSLContext, server_hostname: str) -> None:
@@ -87,7 +88,7 @@ class Wire:
 
     def is_quiet(self) -> bool:
         """The peer is still there and has sent nothing. Does not wait."""
-        if not self._poll.poll(0):
+        if not self._poll(0):
             return self._tls is None or self._tls.pending() == 0
         return self._tls is not None and self._only_tls_records()
 
@@ -118,7 +119,7 @@ class Wire:
 
     def receive_if_any(self) -> bytes | None:
         """As `receive_nowait`, cheaper where usually nothing has arrived."""
-        if self._tls is None and not self._poll.poll(0):
+        if self._tls is None and not self._poll(0):
             return None
         return self.receive_nowait()
 

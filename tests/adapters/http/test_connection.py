@@ -565,6 +565,26 @@ async def test_a_closed_connection_says_so(nursery: trio.Nursery) -> None:
             await get(connection)
 
 
+async def test_a_renewed_connection_is_as_good_as_new(nursery: trio.Nursery) -> None:
+    """And one that is closed while it is renewed leaves no socket behind."""
+    async with connected(await serve(nursery, once(OK))) as connection:
+        for _ in range(2):
+            assert await get(connection) == b"ok"
+            await connection.renew()
+            assert connection.is_clean()
+            assert connection.exchanges == 0
+
+        async def renew() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await connection.renew()
+
+        async with trio.open_nursery() as renewing:
+            renewing.start_soon(renew)
+            await trio.lowlevel.checkpoint()
+            await connection.aclose()
+        assert not connection.is_clean()
+
+
 # Servers that go away, and servers that dawdle
 
 
