@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 __all__ = ["Monitor", "PubSub"]
 
 
+class Stream(AsyncIterator[Any]):
+    """What an async generator would give, without its need to be closed when a loop is left early."""
+
+    def __init__(self, following: Callable[[], Awaitable[Any]]) -> None:
+        self._following = following
+
+    async def __anext__(self) -> Any:
+        return await self._following()
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+        await trio.lowlevel.checkpoint()
+
+
 class PubSub(redis.asyncio.client.PubSub):
     """Subscriptions, on a connection of their own.
 
@@ -54,6 +68,17 @@ class PubSub(redis.asyncio.client.PubSub):
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self.listen()
+
+    def listen(self) -> AsyncIterator[Any]:
+        """Messages, until there are no subscriptions any more."""
+        return Stream(self._following)
+
+    async def _following(self) -> Any:
+        while self.subscribed:
+            message = await self.get_message(timeout=None)
+            if message is not None:
+                return message
+        raise StopAsyncIteration
 
     @property
     def connection(self) -> Connection | None:  # type: ignore[override]
@@ -173,6 +198,6 @@ class Monitor(redis.asyncio.client.Monitor):
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
         await self._hold.let_go(error)
 
-    async def next_command(self) -> MonitorCommandInfo:
-        """Wait for the next command somebody sends."""
-        return await super().next_command()
+    def listen(self) -> AsyncIterator[MonitorCommandInfo]:
+        """Commands, without end."""
+        return Stream(self.next_command)
