@@ -53,20 +53,13 @@ class Arguments(TypedDict, total=False):
     ssl_verify_identity: bool
 
 
+_TRUTHS = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
+
+
 def _truth(text: str) -> bool:
-    try:
-        return {
-            "1": True,
-            "true": True,
-            "on": True,
-            "yes": True,
-            "0": False,
-            "false": False,
-            "off": False,
-            "no": False,
-        }[text.lower()]
-    except KeyError:
-        raise ValueError("true or false is needed") from None
+    if text.lower() not in _TRUTHS:
+        raise ValueError
+    return _TRUTHS[text.lower()]
 
 
 _IN_URL: dict[str, Callable[[str], Any]] = {
@@ -107,6 +100,7 @@ def from_url(url: str) -> dict[str, Any]:
             raise ValueError(f"a MySQL URL has no option {name!r}; it has {', '.join(sorted(_IN_URL))}")
         try:
             arguments[name] = _IN_URL[name](text)
-        except ValueError as exc:
-            raise ValueError(f"option {name!r} of the URL: {exc}") from None
+        except ValueError:
+            needed = "true or false" if _IN_URL[name] is _truth else "a number"
+            raise ValueError(f"option {name!r} of the URL must be {needed}") from None
     return arguments

@@ -75,9 +75,7 @@ def _of_mysql(error: err.MySQLError) -> Verdict:
         return Verdict.DISCARD | Verdict.RETIRE
     if number in _PERMANENT or isinstance(getattr(error, "original_exception", None), ssl.SSLCertVerificationError):
         return Verdict.PERMANENT
-    if number in _BROKEN or (
-        isinstance(error, (err.InterfaceError, err.InternalError)) and not isinstance(number, int)
-    ):
+    if number in _BROKEN or isinstance(error, err.InterfaceError) or "sequence number wrong" in str(number):
         return Verdict.DISCARD
     return Verdict.KEEP
 

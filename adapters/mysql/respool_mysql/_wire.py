@@ -159,7 +159,9 @@ class Result(connections.MySQLResult):
 
     def _read_rowdata_packet_unbuffered(self) -> tuple[Any, ...] | None:
         if self.thrown_away:
-            raise err.InterfaceError(0, "The rest of this result is gone: its task was cancelled, or the cursor left.")
+            raise err.ProgrammingError(
+                "the rest of this result is gone: a task was cancelled, or something else executed"
+            )
         if not self.ready:
             self.rows = None
             return None

@@ -294,7 +294,7 @@ async def test_a_result_given_up_says_so(connection: Connection) -> None:
     await cursor.execute("SELECT seq FROM seq_1_to_300000")
     await cursor.fetchone()
     await connection.execute("SELECT 1")
-    with pytest.raises(err.InterfaceError, match="rest of this result is gone"):
+    with pytest.raises(err.ProgrammingError, match="rest of this result is gone"):
         await cursor.fetchone()
 
 
