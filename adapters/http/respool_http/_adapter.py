@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import socket
 import ssl
@@ -107,7 +106,10 @@ class HTTPAdapter(Adapter[Connection]):
         try:
             async with tunnel.request("CONNECT", authority, headers=proxy.headers) as response:
                 if not response.is_upgraded:
-                    raise ProxyError(f"the proxy {proxy} answered {response.status_code} {response.reason_phrase}")
+                    status = response.status_code
+                    raise ProxyError(
+                        f"the proxy {proxy} answered {status} {response.reason_phrase}", status_code=status
+                    )
                 if response.stream.unread:
                     raise ProxyError(f"the proxy {proxy} sent bytes of its own into the tunnel")
         except (ProtocolError, ServerDisconnected) as error:
@@ -127,10 +129,10 @@ class HTTPAdapter(Adapter[Connection]):
 
     def verdict(self, error: BaseException) -> Verdict:
         """`Connection.is_clean` knows what an error did to a connection; certificates do not mend themselves."""
-        if isinstance(error, (ssl.SSLCertVerificationError, ProxyError)):
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return Verdict.PERMANENT
+        if isinstance(error, ProxyError) and error.status_code is not None and 400 <= error.status_code < 500:
             return Verdict.PERMANENT
         if isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME:
-            return Verdict.PERMANENT
-        if isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.EACCES):
             return Verdict.PERMANENT
         return Verdict.KEEP

@@ -45,7 +45,14 @@ class ServerDisconnected(HTTPError, trio.BrokenResourceError):
 
 
 class ProxyError(HTTPError):
-    """The *proxy* refused to open a tunnel, or answered with something that is not HTTP."""
+    """The *proxy* refused to open a tunnel, or answered with something that is not HTTP.
+
+    `status_code` is its answer, if it had one: 407 wants credentials, 502 and 504 could not reach the server.
+    """
+
+    def __init__(self, message: str, *, status_code: int | None = None) -> None:
+        super().__init__(message)
+        self.status_code = status_code
 
 
 class NotReusable(HTTPError):

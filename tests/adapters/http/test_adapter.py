@@ -87,10 +87,12 @@ def test_what_errors_say() -> None:
     adapter = HTTPAdapter("http://example.com")
     for error, verdict in (
         (ssl.SSLCertVerificationError(), Verdict.PERMANENT),
-        (ProxyError(), Verdict.PERMANENT),
+        (ProxyError("no", status_code=407), Verdict.PERMANENT),
+        (ProxyError("not now", status_code=502), Verdict.KEEP),
+        (ProxyError("what?"), Verdict.KEEP),
         (socket.gaierror(socket.EAI_NONAME, "no such host"), Verdict.PERMANENT),
         (socket.gaierror(socket.EAI_AGAIN, "try again"), Verdict.KEEP),
-        (FileNotFoundError(errno.ENOENT, "no such socket"), Verdict.PERMANENT),
+        (FileNotFoundError(errno.ENOENT, "the server is just restarting"), Verdict.KEEP),
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), Verdict.KEEP),
         (ValueError("the caller's own"), Verdict.KEEP),
     ):
@@ -336,6 +338,7 @@ async def test_tls_through_a_connect_proxy(
 @pytest.mark.parametrize(
     ("response", "message"),
     [
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "not answer as a proxy"),
         (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", "407 Proxy Authentication"),
         (b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200 OK\r\n", "bytes of its own"),
     ],
