@@ -187,6 +187,8 @@ class Ledger(Generic[T]):
             self._hand_over(entry, now)
         else:
             self._rest(entry, now)
+        if self.guarded and self.queue.size:
+            self.provide(now)  # with fewer leases out, those who wait may be entitled to what else is free
 
     # A resource's way: what the pool's jobs report.
 
@@ -355,6 +357,9 @@ class Ledger(Generic[T]):
                 self._place(entry, now)
             else:
                 self._reset(entry)
+        while self.spare and self._entitled() and (shared := self._least_loaded(now)):
+            self._hand_over(shared, now)
+            self._sort_spare(shared)
         for _ in range(self._short_of(now)):
             waited_for = self._entitled() > self.arriving
             if self.budget is not None and not self.budget.take(self, now, waited_for=waited_for):
@@ -378,12 +383,16 @@ class Ledger(Generic[T]):
         else:
             self.spare.pop(entry, None)
 
-    def _lend_spare(self, lease: Lease[T], now: float) -> bool:
+    def _least_loaded(self, now: float) -> Entry[T] | None:
+        """The shared entry with most to spare, if any has."""
         for entry in [entry for entry in self.spare if now >= entry.expires_at]:
             del self.spare[entry]
-        if not self.spare:
+        return min(self.spare, key=_load, default=None)
+
+    def _lend_spare(self, lease: Lease[T], now: float) -> bool:
+        entry = self._least_loaded(now)
+        if entry is None:
             return False
-        entry = min(self.spare, key=_load)
         entry.leases.add(lease)
         lease.entry = entry
         lease.since = now
@@ -397,7 +406,7 @@ class Ledger(Generic[T]):
             self.discard(entry, Discard.MADE_ROOM)
             return
         while queue.size and len(entry.leases) < self.share:
-            if self.guarded and not self._entitled(besides=entry):
+            if self.guarded and not self._entitled():
                 break
             self._hand_over(entry, now)
         if not entry.leases:
@@ -471,22 +480,22 @@ class Ledger(Generic[T]):
             self._discard_idle(self.idle[0], Discard.UNUSED)
             spare -= 1
 
-    def _entitled(self, *, besides: Entry[T] | None = None) -> int:
-        """Waiting leases that would be given a resource if one were free, or if `besides` were."""
+    def _entitled(self) -> int:
+        """Waiting leases that would be given a resource if one were free."""
         if self.paused:
             return 0
-        if self.guarded and self._held_back(NORMAL, besides=besides):
+        if self.guarded and self._held_back(NORMAL):
             return self.queue.count_urgent()
         return self.queue.size
 
-    def _held_back(self, line: int, *, besides: Entry[T] | None = None) -> bool:
+    def _held_back(self, line: int) -> bool:
         """Whether leases of this line get nothing: the pool is paused, or what is left is reserved for urgent ones."""
         if self.paused:
             return True
         if line == URGENT:
             return False
-        lent = self.count(LENT) - (besides is not None and besides.state is LENT)
-        return lent >= self.limits.max_size - self.limits.reserved
+        leases = sum(len(entry.leases) for entry in self.entries)
+        return leases >= (self.limits.max_size - self.limits.reserved) * self.share
 
     def _short_of(self, now: float) -> int:
         """How many more resources should begin to open now."""
