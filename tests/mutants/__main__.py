@@ -23,10 +23,8 @@ TIMEOUT = 90  # seconds: a mutant that makes the tests hang is caught as well
 def main(words: list[str]) -> int:
     chosen = [m for m in MUTANTS if not words or any(word in f"{m.file} {m.story}" for word in words)]
     with tempfile.TemporaryDirectory() as directory:
-        copy = Path(directory)
-        for name in ("respool", "tests", "pyproject.toml"):
-            source = ROOT / name
-            (shutil.copytree if source.is_dir() else shutil.copy)(source, copy / name)
+        copy = Path(directory) / "respool"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__", "build", "dist"))
         if verdict(copy) != "survived":
             print("The tests fail without any mutant. Run `pytest tests/kernel`.")
             return 2
@@ -54,6 +52,7 @@ def verdict(copy: Path) -> str:
     """Whether the tests of the kernel, but for those of the test tools themselves, fail."""
     command = [sys.executable, "-m", "pytest", "tests/kernel", "-x", "-q", "-p", "no:cacheprovider"]
     command += ["--ignore-glob=*/test_testing_*", "--ignore-glob=*/test_storms.py"]  # real time, and found by others
+    command += ["-o", "faulthandler_timeout=30", "-o", "faulthandler_exit_on_timeout=true"]
     environment = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         run = subprocess.run(command, cwd=copy, env=environment, capture_output=True, timeout=TIMEOUT, check=False)
