@@ -123,10 +123,10 @@ def _during(what: str, run: _Run, timeout: float) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            error.add_note(f"cancel_everywhere: raised in {what}, which was {run}")
+            error.add_note(f"cancel_everywhere: raised in {what}; this run was {run}")
             raise
     if run.limit.cancelled_caught:
-        raise AssertionError(f"cancel_everywhere: {what}, {run}, took longer than {timeout:g} s")
+        raise AssertionError(f"cancel_everywhere: {what} took longer than {timeout:g} s; this run was {run}")
 
 
 class _Run(trio.abc.Instrument):

@@ -241,11 +241,11 @@ async def test_what_hangs_is_named(autojump_clock: MockClock) -> None:
     async def sleep_on() -> None:
         await trio.sleep_forever()
 
-    with pytest.raises(AssertionError, match="the operation, not cancelled, took longer than 60 s"):
+    with pytest.raises(AssertionError, match="the operation took longer than 60 s; this run was not cancelled"):
         await cancel_everywhere(sleep_on)
-    with pytest.raises(AssertionError, match=r"the check, cancelled .*, took longer than 5 s"):
+    with pytest.raises(AssertionError, match=r"the check took longer than 5 s; this run was cancelled just before"):
         await cancel_everywhere(trio.lowlevel.checkpoint, check=trio.sleep_forever, timeout=5)
-    with pytest.raises(AssertionError, match="prepare, not cancelled, took longer than 60 s"):
+    with pytest.raises(AssertionError, match="prepare took longer than 60 s; this run was not cancelled"):
         await cancel_everywhere(trio.sleep, prepare=trio.sleep_forever)
 
 
