@@ -38,7 +38,7 @@ from ._limits import Limits
 from ._queue import Priority, Queue
 from ._statistics import BOUNDS, Histogram
 
-__all__ = ["Ledger"]
+__all__ = ["UPKEEP_PERIOD", "Ledger"]
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ NORMAL = Priority.NORMAL
 
 _FIRST_BACKOFF = 0.1  # seconds: upper bound of the first wait after a failed open
 _LONGEST_BACKOFF = 5.0  # seconds: so that recovery is noticed soon
-_UPKEEP_PERIOD = 0.1  # seconds: how soon to look around when somebody waits; less and less often if it lasts
+UPKEEP_PERIOD = 0.1  # seconds: how soon to look around when somebody waits; less and less often if it lasts
 _TRUSTED_IDLE = 0.001  # seconds of idleness in which nothing can have happened, not even a frozen process
 _LIFETIME_JITTER = 0.1  # fraction of max_lifetime by which a resource's own may be shorter
 
@@ -146,8 +146,8 @@ class Ledger(Generic[T]):
         lease.waiting_since = now
         lease.latest_start = latest_start
         self.queue.push(lease)
-        if now + _UPKEEP_PERIOD < self.due or latest_start < self.due:
-            self.due = min(now + _UPKEEP_PERIOD, latest_start)
+        if now + UPKEEP_PERIOD < self.due or latest_start < self.due:
+            self.due = min(now + UPKEEP_PERIOD, latest_start)
         if self.idle or len(self.entries) < self.limits.max_size:
             self.provide(now)
 
@@ -322,13 +322,16 @@ class Ledger(Generic[T]):
 
     def tidy(self, now: float) -> None:
         """Retire what is too old or unused, open what is missing, and say when to come back."""
+        self._retire_idle(now)
+        self.provide(now)
+        self.due = self._next_due(now)
+
+    def take_stock(self) -> None:
+        """Learn from the leases that have ended what to expect of the next."""
         use_time = self.use_time.snapshot()
         if use_time.count:
             self.expected_use = min(use_time.quantile(0.1), BOUNDS[-1])
             self.pace = use_time.sum / use_time.count / (self.limits.max_size * self.share)
-        self._retire_idle(now)
-        self.provide(now)
-        self.due = self._next_due(now)
 
     def count(self, state: State) -> int:
         """How many entries are in `state`."""
@@ -516,7 +519,7 @@ class Ledger(Generic[T]):
         due = math.inf
         if self.queue.size:
             waited = now - self.queue.oldest_since()
-            due = min(self.queue.next_deadline(), now + max(_UPKEEP_PERIOD, waited))
+            due = min(self.queue.next_deadline(), now + max(UPKEEP_PERIOD, waited))
         if now < self.retry_at:
             due = min(due, self.retry_at)
         # One that is lent now may be idle by the time it expires.

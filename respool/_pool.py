@@ -41,7 +41,7 @@ from ._clocks import ClockWatch
 from ._deadlock import blocked_for_certain
 from ._entry import Discard, Entry, Lease, State
 from ._errors import LeaseRevoked, OpenFailed, PoolClosed, PoolDeadlock, PoolError, PoolOverloaded, PoolTimeout
-from ._ledger import Ledger
+from ._ledger import UPKEEP_PERIOD, Ledger
 from ._limits import Limits, Options
 from ._queue import Priority
 from ._statistics import Holder, PoolStatistics
@@ -56,7 +56,7 @@ _Refusal = TypeVar("_Refusal", bound=PoolError)
 URGENT = Priority.URGENT
 
 _NESTING_CHECKS = 1000  # enough to meet the habit, few enough to cost nothing in the long run
-_TELLING_USE = 0.001  # seconds
+_TELLING_USE = 0.005  # seconds
 _NEGLIGIBLE_WAIT = 0.01  # seconds
 
 logger = logging.getLogger("respool")
@@ -369,7 +369,7 @@ class Pool(Generic[T]):
             timeout = limits.acquire_timeout
         latest_start = now + timeout
         lease.deadline = deadline
-        # What would be less than a millisecond early, the caller's own cancel scope may as well do.
+        # What would be hardly early, the caller's own cancel scope may as well do.
         if ledger.expected_use > _TELLING_USE and deadline - ledger.expected_use < latest_start:
             latest_start = deadline - ledger.expected_use
             if latest_start <= now:
@@ -528,12 +528,16 @@ class Pool(Generic[T]):
     async def _upkeep(self) -> None:
         """Tell waiters that their time is up, retire idle resources, open missing ones: whenever one is due."""
         ledger = self._ledger
+        looked_closely = -math.inf
         with self._upkeep_scope:
             while True:
                 now = self._now()
                 for lease in ledger.queue.expired(now):
                     self._dismiss_late(lease, now)
-                self._break_deadlock()
+                if now >= looked_closely + UPKEEP_PERIOD:  # not for each of thousands of leases that run out of time
+                    looked_closely = now
+                    ledger.take_stock()
+                    self._break_deadlock()
                 ledger.tidy(now)
                 self._report_long_holds(now)
                 self._end_if_empty()
