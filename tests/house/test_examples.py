@@ -109,6 +109,6 @@ def test_every_python_block_compiles(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_docs_include_only_tested_files(path: Path) -> None:
-    """Whatever the docs pull in is an example, which has been run."""
-    for target in re.findall(r"^\.\. literalinclude:: (\S+)", path.read_text(), re.MULTILINE):
+    """Whatever program the docs pull in is an example, which has been run."""
+    for target in re.findall(r"^\.\. literalinclude:: (\S+\.py)$", path.read_text(), re.MULTILINE):
         assert (path.parent / target).resolve() in EXAMPLES
