@@ -10,7 +10,7 @@ from typing import Any, Self
 import trio
 from redis.exceptions import ConnectionError, TimeoutError
 
-from ._commands import Packer, RedisCommands, callbacks
+from ._commands import Packer, RedisCommands
 from ._session import Session, blocks, command_name, is_noted, takes
 from ._settings import Settings
 from ._transport import Transport, connect
@@ -46,6 +46,7 @@ class Connection(RedisCommands):
 
     def __init__(self, settings: Settings, transport: Transport, orphaned: Orphaned = log_orphans) -> None:
         super().__init__(settings)
+        self._default_callbacks = self.response_callbacks
         self.encoder = settings.get_encoder()
         self._packer = Packer(self.encoder)
         self._orphaned = orphaned
@@ -86,12 +87,7 @@ class Connection(RedisCommands):
     @property
     def is_clean(self) -> bool:
         """Whether no exchange is half done, the session is as it was opened, the peer is there and has said nothing."""
-        return (
-            self._session.is_fresh
-            and self._wire.is_quiet
-            and self.response_callbacks
-            is callbacks(self.connection_pool.protocol, self.connection_pool.legacy_responses)
-        )
+        return self._session.is_fresh and self._wire.is_quiet and self.response_callbacks is self._default_callbacks
 
     async def make_clean(self) -> None:
         """Make the connection clean: read the replies nobody has waited for, put the session back.
@@ -113,7 +109,7 @@ class Connection(RedisCommands):
         if not self._session.is_fresh:
             speak = [("CLIENT", "REPLY", "ON")] if self._session.is_silent else []  # RESET's own reply would be skipped
             await self._start_session(*speak, ("RESET",))
-        self.response_callbacks = callbacks(self.connection_pool.protocol, self.connection_pool.legacy_responses)
+        self.response_callbacks = self._default_callbacks
 
     def close_now(self) -> None:
         """Free the socket at once. May be called twice."""

@@ -101,7 +101,9 @@ class Wire:
     @property
     def is_quiet(self) -> bool:
         """Whether nothing at all is under way: no exchange, no byte unread, the peer still there."""
-        return self.broken is None and not self.owes and not self._parser.has_data() and self._transport.is_quiet()
+        if self.broken is not None or self._owed or self._unsent or self._transport.unflushed:
+            return False
+        return not self._parser.has_data() and self._transport.is_quiet()
 
     @property
     def outstanding(self) -> Iterator[Commands]:
@@ -122,12 +124,12 @@ class Wire:
         if self.broken is not None:
             raise NotSent(*self.broken.args) from self.broken
         exchange = Exchange(data, decode, commands)
-        alone = not self._owed and not self._unsent
-        self._enqueue(exchange)
-        if alone:
-            self._write()
-        elif self._writer is None:
-            await self._write_batch(exchange)
+        if self._owed or self._unsent:
+            self._enqueue(exchange)
+            if self._writer is None:
+                await self._write_batch(exchange)
+        else:
+            self._write_alone(exchange)
         try:
             while not exchange.settled:
                 if self._reading and (self._writer is not None or not self._has_unsent):
@@ -320,6 +322,20 @@ class Wire:
             self._room.unpark_all()
 
     # Bytes.
+
+    def _write_alone(self, exchange: Exchange) -> None:
+        """What `_enqueue` and `_write` would do if there is nothing else, at a third of their cost."""
+        try:
+            sent = self._transport.send(exchange.data)
+        except ConnectionError as error:
+            self._enqueue(exchange)
+            self._break(error)
+            return
+        if sent == len(exchange.data) and exchange.decode:
+            self._owed.append(exchange)
+        else:
+            self._enqueue(exchange)
+            self._account(sent)
 
     def _write(self) -> None:
         """Write as much as the socket takes without waiting."""
