@@ -119,11 +119,11 @@ class Wire:
         """
         if not self._unsent:
             await checkpoint_if_cancelled()  # others are only written after they have waited
-        while self._backlog > _BACKLOG:
-            await self._room.park()
+        exchange = Exchange(data, decode, commands)
+        if self._backlog > _BACKLOG:
+            await self._wait_for_room(exchange)
         if self.broken is not None:
             raise NotSent(*self.broken.args) from self.broken
-        exchange = Exchange(data, decode, commands)
         if self._owed or self._unsent:
             self._enqueue(exchange)
             if self._writer is None:
@@ -256,6 +256,18 @@ class Wire:
 
     # Waiting. Exactly one of: write for all, read for all, park.
 
+    async def _wait_for_room(self, exchange: Exchange) -> None:
+        """Let the backlog shrink before more is added to it. Write it oneself, if whoever did has gone."""
+        try:
+            while self._backlog > _BACKLOG:
+                if self._writer is None:
+                    await self._write_patiently(exchange)
+                else:
+                    await self._room.park()
+        except trio.Cancelled:
+            self._hand_over()
+            raise
+
     async def _read(self) -> None:
         """Be the leader for one turn: wait for the socket, then give out what came."""
         self._reading = True
@@ -302,6 +314,8 @@ class Wire:
             assert self._heir.task is not None
             reschedule(self._heir.task)
             self._heir.task = None
+        elif writer_wanted and self._room:
+            self._room.unpark()
         elif writer_wanted and self._reading:
             self._transport.nudge()  # nobody but the reader is left: it writes first
 
