@@ -84,7 +84,7 @@ class KeyedPool(Generic[K, T]):
 
     def statistics(self) -> KeyedPoolStatistics[K]:
         """The pool at this moment: a frozen snapshot. Costs some microseconds a resource and a key."""
-        keys = {key: pool.statistics() for key, pool in self._pools.items()}
+        keys = {key: pool.statistics() for key, pool in list(self._pools.items())}
         return KeyedPoolStatistics(
             max_size=self._budget.max_size,
             size=self._budget.size,
@@ -178,12 +178,16 @@ async def _running(
 ) -> AsyncIterator[KeyedPool[Any, T]]:
     pool: KeyedPool[Any, T] = KeyedPool(adapter_for_key, limits, budget, instruments)
     error_of_block: BaseException | None = None
-    async with trio.open_nursery() as pool._nursery:
-        try:
-            yield pool
-        except BaseException as error:  # noqa: BLE001  # raised again outside the nursery, which would group it
-            error_of_block = error
-        pool._begin_to_end()
+    try:
+        async with trio.open_nursery() as pool._nursery:
+            try:
+                yield pool
+            except BaseException as error:  # noqa: BLE001  # raised again outside the nursery, which would group it
+                error_of_block = error
+            pool._begin_to_end()
+    finally:
+        for pool_of_key in pool._pools.values():
+            pool_of_key._tell_ended()
     if error_of_block is not None:
         raise error_of_block
     await trio.lowlevel.checkpoint_if_cancelled()

@@ -131,9 +131,9 @@ class Ledger(Generic[T]):
             if is_clean is None or is_clean(entry.resource):
                 assert entry.state is IDLE, f"bug: {entry.state.name} in the idle stack"
                 entry.state = LENT
+                lease.since = now  # before other threads' statistics can see it
                 entry.leases.add(lease)
                 lease.entry = entry
-                lease.since = now
                 if self.share > 1:
                     self._sort_spare(entry)
                 return True
@@ -396,9 +396,9 @@ class Ledger(Generic[T]):
         entry = self._least_loaded(now)
         if entry is None:
             return False
+        lease.since = now
         entry.leases.add(lease)
         lease.entry = entry
-        lease.since = now
         self._sort_spare(entry)
         return True
 
@@ -428,9 +428,9 @@ class Ledger(Generic[T]):
         wait_time.sum += waited
         if entry.state is not LENT:
             entry.become(LENT)
+        lease.since = now
         entry.leases.add(lease)
         lease.entry = entry
-        lease.since = now
         self.wake(lease.task)
 
     def _rest(self, entry: Entry[T], now: float) -> None:

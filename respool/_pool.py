@@ -236,24 +236,31 @@ class Pool(Generic[T]):
         return self._lease_type(self, timeout, priority)
 
     def statistics(self) -> PoolStatistics:
-        """The pool at this moment: a frozen snapshot. Costs some microseconds a resource."""
+        """The pool at this moment: a frozen snapshot. Costs some microseconds a resource.
+
+        May be called from any thread, and does not wait for Trio's, so that it also tells of a pool whose event loop
+        is stuck. Only then may the fields be of slightly different moments.
+        """
         ledger = self._ledger
         now = self._now()
-        leases = sorted((lease for entry in ledger.entries for lease in entry.leases), key=_since)
+        # Each set is copied in one step, which Trio's thread cannot come between.
+        entries = list(ledger.entries)
+        states = Counter(entry.state for entry in entries)
+        leases = sorted((lease for entry in entries for lease in list(entry.leases)), key=_since)
         return PoolStatistics(
             name=self.name,
             min_size=self.limits.min_size,
             max_size=self.limits.max_size,
-            size=len(ledger.entries),
-            idle=len(ledger.idle),
-            lent=ledger.count(State.LENT),
+            size=len(entries),
+            idle=states[State.IDLE],
+            lent=states[State.LENT],
             leases=len(leases),
-            opening=ledger.opening,
-            checking=ledger.count(State.CHECKING),
-            resetting=ledger.count(State.RESETTING),
-            closing=ledger.count(State.CLOSING),
+            opening=states[State.OPENING],
+            checking=states[State.CHECKING],
+            resetting=states[State.RESETTING],
+            closing=states[State.CLOSING],
             waiting=ledger.queue.size,
-            oldest_wait=max(0.0, now - ledger.queue.oldest_since()),
+            oldest_wait=max(0.0, now - ledger.queue.oldest_since_for_any_thread()),
             overloaded=ledger.queue.overloaded,
             holders=tuple(self._holder(lease, now) for lease in leases),
             acquired=ledger.use_time.count + len(leases),
@@ -453,6 +460,7 @@ class Pool(Generic[T]):
             ledger.closed = True
             self._upkeep_scope.cancel()
             self._when_empty()
+            self._tell_ended()
 
     @enable_ki_protection
     async def _open(self, entry: Entry[T]) -> None:
@@ -590,6 +598,7 @@ class Pool(Generic[T]):
     def _begin(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
         nursery.start_soon(self._upkeep, name=f"respool {self.name}: upkeep")
+        self._tell("started")
 
     async def _end(self) -> None:
         """Close everything: politely and after the outstanding leases, or at once if cancelled."""
@@ -638,8 +647,13 @@ class Pool(Generic[T]):
                 self._instruments.remove(instrument)
                 logger.exception("%s: %r failed in %s() and is detached", self.name, instrument, event)
 
+    def _tell_ended(self) -> None:
+        self._tell("ended")
+        self._instruments.clear()
+
     def _holder(self, lease: Lease[T], now: float) -> Holder:
-        return Holder(lease.task.name, now - lease.since, getattr(lease, "stack", None))
+        task = lease.task  # None for a moment, as another thread may see it, if the resource was closed too soon
+        return Holder(task.name if task else "", now - lease.since, getattr(lease, "stack", None))
 
     def _timeout_error(self, waited: float) -> PoolTimeout:
         self._ledger.timeouts += 1
@@ -769,17 +783,20 @@ async def _running(
     if budget is not None:
         budget.reserve(limits.min_size)
     error_of_block: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        pool._begin(nursery)
-        try:
-            yield pool
-        except BaseException as error:  # noqa: BLE001  # raised again outside the nursery, which would group it
-            error_of_block = error
-        try:
-            await pool._end()
-        except trio.Cancelled as cancelled:
-            if error_of_block is None:
-                error_of_block = cancelled  # likewise
+    try:
+        async with trio.open_nursery() as nursery:
+            pool._begin(nursery)
+            try:
+                yield pool
+            except BaseException as error:  # noqa: BLE001  # raised again outside the nursery, which would group it
+                error_of_block = error
+            try:
+                await pool._end()
+            except trio.Cancelled as cancelled:
+                if error_of_block is None:
+                    error_of_block = cancelled  # likewise
+    finally:
+        pool._tell_ended()
     if error_of_block is not None:
         raise error_of_block
 

@@ -131,3 +131,8 @@ class PoolStatistics:
     """How long the leases that have ended were held."""
     open_time: HistogramSnapshot
     """How long it took to open each resource."""
+
+    @property
+    def longest_hold(self) -> float:
+        """Seconds the longest of the current leases has lasted; 0.0 if there is none."""
+        return self.holders[0].seconds if self.holders else 0.0

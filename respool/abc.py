@@ -121,6 +121,15 @@ class Instrument:
     without instruments pays nothing for them. The pattern is Trio's ``trio.abc.Instrument``. Times are in seconds.
     """
 
+    def started(self, pool: Pool[Any]) -> None:
+        """The pool is ready. A keyed pool starts a pool when somebody acquires for a key that has none."""
+
+    def ended(self, pool: Pool[Any]) -> None:
+        """The pool is over. Nothing more is told of it.
+
+        A keyed pool ends a key's pool as soon as it holds no resource and nobody waits.
+        """
+
     def acquired(self, pool: Pool[Any], waited: float) -> None:
         """A lease has begun. `waited` is 0.0 if a resource was free."""
 

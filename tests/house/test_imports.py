@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_urls": {"abc"},
     "_pool": BELOW_THE_POOL,
     "_keyed": {*BELOW_THE_POOL, "_pool"},
+    "_observed": {"_budget", "_pool"},
 }
 
 # Modules that work on plain values, with the time as an argument.

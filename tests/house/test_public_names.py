@@ -16,6 +16,8 @@ PUBLIC = {
         adapter open_keyed_pool open_pool
     """,
     "respool.abc": "Adapter Instrument Verdict",
+    "respool.opentelemetry": "PoolMetrics",
+    "respool.prometheus": "PoolCollector",
     "respool.testing": """
         AdapterReport CancelReport ContractBroken FakeResource Gate GatedAdapter GatedError Hook cancel_everywhere
         check_adapter
