@@ -20,7 +20,7 @@ SIZE = 10
 
 
 @asynccontextmanager
-async def respool_pool(_: str) -> AsyncIterator[Any]:
+async def respool_pool(_: str, *instruments: respool.Instrument) -> AsyncIterator[Any]:
     async def open_object() -> object:
         return object()
 
@@ -28,7 +28,7 @@ async def respool_pool(_: str) -> AsyncIterator[Any]:
         pass
 
     adapter = respool.adapter(open=open_object, close=close_object)
-    async with respool.open_pool(adapter, min_size=SIZE, max_size=SIZE) as pool:
+    async with respool.open_pool(adapter, min_size=SIZE, max_size=SIZE, instruments=instruments) as pool:
 
         async def work(keys: Share) -> int:
             total = 0
@@ -38,6 +38,27 @@ async def respool_pool(_: str) -> AsyncIterator[Any]:
             return total
 
         yield work
+
+
+def idle_instrument(_: str) -> Any:
+    return respool_pool(_, respool.Instrument())
+
+
+def prometheus(_: str) -> Any:
+    from prometheus_client import CollectorRegistry
+
+    from respool.prometheus import PoolCollector
+
+    return respool_pool(_, PoolCollector(CollectorRegistry()))
+
+
+def opentelemetry(_: str) -> Any:
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+    from respool.opentelemetry import PoolMetrics
+
+    return respool_pool(_, PoolMetrics(meter_provider=MeterProvider([InMemoryMetricReader()])))
 
 
 @asynccontextmanager
@@ -92,6 +113,16 @@ BENCHMARKS = (
         title="Acquire and release, one task",
         contenders=PRIMITIVES,
         goals=(Goal("respool", "trio.CapacityLimiter", 1.0, "cpu"),),
+    ),
+    Benchmark(
+        name="instruments",
+        title="Acquire and release, one task, with instruments",
+        contenders=(
+            Contender("no instrument", respool_pool),
+            Contender("an Instrument that does nothing", idle_instrument),
+            Contender("Prometheus", prometheus),
+            Contender("OpenTelemetry, with its SDK", opentelemetry),
+        ),
     ),
     _waiters(100),
     _waiters(1_000),
