@@ -88,7 +88,7 @@ async def test_commands_of_one_moment_are_written_together() -> None:
     async with connected(script) as connection, trio.open_nursery() as nursery:
         for number in range(100):
             nursery.start_soon(connection.echo, str(number))
-    assert len(chunks) == 2
+    assert len(chunks) <= 2  # one, if the network put them together
 
 
 async def test_a_command_cancelled_before_it_was_written_is_withdrawn() -> None:
@@ -208,7 +208,7 @@ async def test_a_reply_to_no_question_is_not_believed() -> None:
         await silent(stream)
 
     async with connected(script) as connection:
-        await trio.lowlevel.wait_readable(connection._wire._transport.socket)
+        await trio.testing.wait_all_tasks_blocked(0.01)  # it may have come with the greeting, or after it
         assert not connection.is_clean
         with pytest.raises(ConnectionError, match="not asked for"):
             await connection.make_clean()
