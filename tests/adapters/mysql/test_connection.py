@@ -6,6 +6,7 @@ import contextvars
 import gc
 import tracemalloc
 import warnings
+import weakref
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -486,14 +487,14 @@ async def test_a_unix_socket_that_is_not_there(tmp_path: Path) -> None:
 
 
 async def test_an_idle_connection_keeps_nobodys_arguments_alive(connection: Connection) -> None:
-    """Neither what was sent nor what came."""
+    """What was sent is forgotten as soon as it is answered."""
 
-    class Argument(bytes):
+    class Argument(str):  # noqa: SLOT000  a weak reference needs its dictionary
         pass
 
-    argument = Argument(b"x")
-    cursor = connection.cursor()
-    await cursor.execute("SELECT LENGTH(%s)", (argument,))
-    del cursor
+    argument = Argument("x")
+    alive = weakref.ref(argument)
+    await connection.execute("SELECT %s", (argument,))
+    del argument
     gc.collect()
-    assert not [referrer for referrer in gc.get_referrers(argument) if referrer is not globals()][1:]
+    assert alive() is None
