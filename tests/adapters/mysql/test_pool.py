@@ -407,3 +407,19 @@ async def test_a_server_that_asks_for_a_file_gets_none() -> None:
             await connection.execute("SELECT 1")
         assert connection.closed
     assert received in ([], [b""])
+
+
+@pytest.mark.parametrize("kind", [None, SSCursor])
+async def test_a_transaction_begun_by_reading_is_ended(server: MariaDBServer, kind: Any) -> None:
+    """With autocommit off a SELECT begins one; only the packet behind its last row says so."""
+    async with respool.open_pool(MySQLAdapter(server.url), max_size=1) as pool:
+        async with pool.acquire() as connection:
+            await connection.execute("CREATE OR REPLACE TABLE read_only (a INT)")
+            await connection.execute("INSERT INTO read_only VALUES (1)")
+            await connection.commit()
+            async with connection.cursor(kind) as cursor:
+                await cursor.execute("SELECT a FROM read_only")
+                assert [row async for row in cursor] == [(1,)]
+            assert connection.get_transaction_status()
+        async with pool.acquire() as connection:
+            assert await value(connection, "SELECT @@in_transaction") == 0
