@@ -131,8 +131,14 @@ class _KeyedAcquire(Generic[K, T]):
         self._priority = priority
 
     async def __aenter__(self) -> T:
-        self._lease = self._keyed._pool(self._key).acquire(timeout=self._timeout, priority=self._priority)
-        return await self._lease.__aenter__()
+        while True:
+            self._lease = self._keyed._pool(self._key).acquire(timeout=self._timeout, priority=self._priority)
+            try:
+                return await self._lease.__aenter__()
+            except PoolClosed:
+                if self._keyed._closed:
+                    raise
+                # The key was forgotten when a shared resource was closed in the moment in which it was handed over.
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None

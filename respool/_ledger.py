@@ -320,6 +320,10 @@ class Ledger(Generic[T]):
             and all(entry.state is State.CLOSING for entry in self.entries)
         )
 
+    def forgettable(self, now: float) -> bool:
+        """Whether nothing is held, nobody waits, and no failure is recent enough to make the next back-off longer."""
+        return not self.entries and not self.queue.size and now >= self.retry_at + _LONGEST_BACKOFF
+
     def tidy(self, now: float) -> None:
         """Retire what is too old or unused, open what is missing, and say when to come back."""
         self._retire_idle(now)
@@ -522,6 +526,8 @@ class Ledger(Generic[T]):
             due = min(self.queue.next_deadline(), now + max(UPKEEP_PERIOD, waited))
         if now < self.retry_at:
             due = min(due, self.retry_at)
+        elif now < self.retry_at + _LONGEST_BACKOFF:
+            due = min(due, self.retry_at + _LONGEST_BACKOFF)  # see `forgettable`
         # One that is lent now may be idle by the time it expires.
         due = min([due, *(entry.expires_at for entry in self.entries if entry.expires_at > now)])
         if self._staying() > self.limits.min_size:

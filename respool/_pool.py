@@ -108,9 +108,12 @@ class _Acquire(Lease[T]):
             if self.error is not None:
                 raise self.error
         entry = self.entry
-        if entry is None:
+        if entry is None:  # the resource was closed before this task came to use it
             self.task = None
-            return await _Acquire.__aenter__(self)  # the resource was closed before this task came to use it
+            if not lent:
+                timeout = pool.limits.acquire_timeout if self._timeout is None else self._timeout
+                self._timeout = max(0.0, timeout - (pool._now() - self.waiting_since))
+            return await _Acquire.__aenter__(self)
         if pool._instruments:
             pool._tell("acquired", 0.0 if lent else self.since - self.waiting_since)
         resource: T = entry.resource
@@ -459,7 +462,7 @@ class Pool(Generic[T]):
     def _end_if_empty(self) -> None:
         """End a pool that somebody makes anew whenever it is needed; but let it remember that opening fails."""
         ledger = self._ledger
-        if self._when_empty and not ledger.entries and not ledger.queue.size and self._now() >= ledger.retry_at:
+        if self._when_empty and not ledger.closed and ledger.forgettable(self._now()):
             ledger.closed = True
             self._upkeep_scope.cancel()
             self._when_empty()

@@ -122,7 +122,8 @@ class Queue(Generic[T]):
             late.append(self._sorted.popleft())
         while self._heap and self._heap[0][0] <= now:
             late.append(heapq.heappop(self._heap)[2])
-        return sorted((lease for lease in late if lease in self), key=_waiting_since)
+        # A set, because a lease whose resource was closed at the hand-over has come to wait a second time.
+        return sorted({lease for lease in late if lease in self}, key=_waiting_since)
 
     def next_deadline(self) -> float:
         """When `expired` next has something to tell."""
