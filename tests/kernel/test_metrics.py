@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 import respool
+from respool._entry import Entry, Lease
 from respool.opentelemetry import PoolMetrics
 from respool.prometheus import PoolCollector
 from respool.testing import FakeResource, GatedAdapter, GatedError
@@ -363,6 +365,78 @@ async def test_no_text_of_an_error(registry: CollectorRegistry, reader: Reader, 
 
 
 # Other threads: OpenTelemetry's exporter and prometheus_client's server read in threads of their own.
+
+
+@contextmanager
+def between_steps(module: str, call: Callable[[], object]) -> Iterator[None]:
+    """Call something between any two bytecodes of a module of the kernel, where another thread may come between."""
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.endswith(f"/respool/{module}.py"):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            call()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize("module", ["_pool", "_queue"])
+async def test_a_snapshot_while_anything_changes(module: str, autojump_clock: MockClock) -> None:
+    """Sets and lines may change between any two steps of `statistics`."""
+    async with respool.open_pool(GatedAdapter(), max_size=5) as pool, pool.acquire():
+        ledger = pool._ledger
+        (entry,) = ledger.entries
+        (lease,) = entry.leases
+        newcomer: Lease[Any] = Lease()
+        newcomer.line, newcomer.waiting_since, newcomer.since = 1, 0.0, 0.0
+        newcomer.latest_start = 0.0
+        other: Entry[Any] = Entry()
+
+        def change() -> None:
+            if other in ledger.entries:
+                ledger.entries.remove(other)
+                entry.leases.remove(newcomer)
+                newcomer.task = None
+                ledger.queue.remove(newcomer, late=False)
+            else:
+                ledger.entries.add(other)
+                newcomer.task = lease.task
+                entry.leases.add(newcomer)
+                ledger.queue.push(newcomer)
+
+        for _ in range(2):  # starting with and without
+            change()
+            with between_steps(module, change):
+                pool.statistics()
+        if other in ledger.entries:
+            change()
+
+
+async def test_a_snapshot_between_any_two_steps(autojump_clock: MockClock) -> None:
+    """Whatever the ledger is about to do, others may look."""
+    looks = 0
+    async with respool.open_pool(GatedAdapter(), max_size=1) as pool:
+
+        def look() -> None:
+            nonlocal looks
+            looks += 1
+            statistics = pool.statistics()
+            assert statistics.size <= 1
+            assert statistics.longest_hold <= 2
+
+        with between_steps("_ledger", look):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(use, pool, 1)
+            await use(pool, 1)
+        assert looks > 100
 
 
 async def test_metrics_are_read_in_other_threads(registry: CollectorRegistry, reader: Reader) -> None:
