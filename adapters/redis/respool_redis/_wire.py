@@ -126,10 +126,12 @@ class Wire:
             raise NotSent(*self.broken.args) from self.broken
         if self._owed or self._unsent:
             self._enqueue(exchange)
+            self._make_room()
             if self._writer is None:
                 await self._write_batch(exchange)
         else:
             self._write_alone(exchange)
+            self._make_room()
         try:
             while not exchange.settled:
                 if self._reading and (self._writer is not None or not self._has_unsent):
@@ -332,8 +334,12 @@ class Wire:
 
     def _unload(self, count: int) -> None:
         self._backlog -= count
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """Let in one of those who wait for room; once it has added its own, it lets in the next if there still is."""
         if self._room and self._backlog <= _BACKLOG:
-            self._room.unpark_all()
+            self._room.unpark()
 
     # Bytes.
 
@@ -460,7 +466,8 @@ class Wire:
         if self._torn:
             unsent.remove(self._unsent[0])
         self._unsent.clear()
-        self._unload(self._backlog)
+        self._backlog = 0
+        self._room.unpark_all()
         while self._owed:
             exchange = self._owed.popleft()
             exchange.error = (NotSent if exchange in unsent else type(error))(*error.args)
