@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import resource
 import socket
 import time
 import warnings
@@ -175,18 +176,25 @@ async def _check_clause(contract: Contract[T], clause: Callable[[], Awaitable[No
 
 
 class _Watch(trio.abc.Instrument):
-    """Finds the longest step of any task."""
+    """Finds the longest step of any task: one that computed for long, or that waited in the kernel.
+
+    A step also takes long if the machine is busy with something else. Then the thread was pushed off its processor,
+    which the kernel counts apart from giving it up to wait.
+    """
 
     def __init__(self) -> None:
         self.longest = 0.0
         self.place = ""
-        self._started = time.perf_counter()
+        self.before_task_step(trio.lowlevel.current_task())
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         self._started = time.perf_counter()
+        self._worked = time.thread_time()
+        self._waits = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        took = time.perf_counter() - self._started
+        waited = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw > self._waits
+        took = time.perf_counter() - self._started if waited else time.thread_time() - self._worked
         if took > self.longest:
             self.longest = took
             self.place = f"{task.name} {place_of(task)}"
