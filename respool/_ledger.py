@@ -289,6 +289,7 @@ class Ledger(Generic[T]):
         if excess > 0:
             others = [entry for entry in self.entries if entry.state not in (IDLE, State.CLOSING)]
             self._doom([*self.idle, *others][:excess], Discard.RESIZED)
+        self.due = min(self.due, now)  # max_idle may apply to what min_size no longer protects
         self.provide(now)
 
     def pause(self) -> None:

@@ -348,7 +348,7 @@ class Pool(Generic[T]):
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that only jobs bring about."""
-        await checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint()
         while not condition():
             await self._progress.park()
 
