@@ -71,9 +71,8 @@ class _Acquire(Lease[T]):
     def __init__(self, pool: Pool[T], timeout: float | None, priority: Priority) -> None:
         self._pool = pool
         self._timeout = timeout
-        self.line = (
-            NORMAL if priority is Priority.NORMAL else priority.value
-        )  # a plain int: indexing with it is quicker
+        # A plain int, because indexing with it is quicker; and looking a member's value up runs Python code.
+        self.line = NORMAL if priority is Priority.NORMAL else priority.value
         self.entry = None
         self.task = None
 
@@ -239,6 +238,8 @@ class Pool(Generic[T]):
         """
         if timeout is not None and not timeout >= 0:
             raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
+        if priority is not Priority.NORMAL and not isinstance(priority, Priority):
+            raise TypeError(f"priority must be a respool.Priority, not {priority!r}")
         return self._lease_type(self, timeout, priority)
 
     def statistics(self) -> PoolStatistics:

@@ -1295,3 +1295,11 @@ async def test_max_waiting_counts_only_those_who_wait_for_others(autojump_clock:
             await trio.sleep(60)
         assert pool.statistics().refused == 2
         assert pool.statistics().opened == 2
+
+
+async def test_a_priority_must_be_one() -> None:
+    """A number that happens to be the value of one is not."""
+    async with respool.open_pool(GatedAdapter()) as pool:
+        for wrong in ("urgent", 0, None):
+            with pytest.raises(TypeError, match=r"priority must be a respool\.Priority, not"):
+                pool.acquire(priority=wrong)  # type: ignore[arg-type]
