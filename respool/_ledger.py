@@ -354,7 +354,7 @@ class Ledger(Generic[T]):
     def provide(self, now: float) -> None:
         """See to it that every waiter has a resource coming, and that ``min_size`` are there."""
         # Whatever is being opened: that may take long, or fail.
-        while self.idle and self._entitled() > self.arriving - self.opening:
+        while self.idle and self.entitled() > self.arriving - self.opening:
             entry = self.idle[-1]
             self.take_idle(entry)
             if max(now - self.limits.validate_after, self.suspect_before) >= entry.idle_since:
@@ -365,11 +365,11 @@ class Ledger(Generic[T]):
                 self._place(entry, now)
             else:
                 self._reset(entry)
-        while self.spare and self._entitled() and (shared := self._least_loaded(now)):
+        while self.spare and self.entitled() and (shared := self._least_loaded(now)):
             self._hand_over(shared, now)
             self._sort_spare(shared)
         for _ in range(self._short_of(now)):
-            waited_for = self._entitled() > self.arriving
+            waited_for = self.entitled() > self.arriving
             if self.budget is not None and not self.budget.take(self, now, waited_for=waited_for):
                 break
             entry = Entry(generation=self.generation)
@@ -414,7 +414,7 @@ class Ledger(Generic[T]):
             self.discard(entry, Discard.MADE_ROOM)
             return
         while queue.size and len(entry.leases) < self.share:
-            if self.guarded and not self._entitled():
+            if self.guarded and not self.entitled():
                 break
             self._hand_over(entry, now)
         if not entry.leases:
@@ -488,7 +488,7 @@ class Ledger(Generic[T]):
             self._discard_idle(self.idle[0], Discard.UNUSED)
             spare -= 1
 
-    def _entitled(self) -> int:
+    def entitled(self) -> int:
         """Waiting leases that would be given a resource if one were free."""
         if self.paused:
             return 0
@@ -513,7 +513,7 @@ class Ledger(Generic[T]):
         room = min(self.limits.max_size - len(self.entries), at_once - self.opening)
         if room <= 0:
             return 0
-        waited_for = -(-self._entitled() // self.share) - self.arriving
+        waited_for = -(-self.entitled() // self.share) - self.arriving
         return min(room, max(waited_for, self.limits.min_size - self._staying()))
 
     def _staying(self) -> int:

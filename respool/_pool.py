@@ -573,8 +573,9 @@ class Pool(Generic[T]):
     def _break_deadlock(self) -> None:
         """If nobody can ever be served, let the acquire that closed the circle fail."""
         ledger = self._ledger
-        full = ledger.count(State.LENT) == len(ledger.entries) >= self.limits.max_size
-        if not ledger.queue.size or not full or ledger.paused:
+        all_lent = ledger.count(State.LENT) == len(ledger.entries) >= self.limits.max_size
+        held_back = not ledger.entitled()  # from all who wait, as long as nobody gives anything back
+        if not ledger.queue.size or not (all_lent or held_back) or ledger.paused:
             return
         leases = [lease for entry in ledger.entries for lease in entry.leases]
         culprits = blocked_for_certain((lease.task for lease in leases), {lease.task for lease in ledger.queue})

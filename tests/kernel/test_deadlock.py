@@ -124,6 +124,26 @@ async def test_p13_says_where_they_acquired_if_stacks_are_recorded(autojump_cloc
         assert ("in nested\n    async with pool.acquire():" in str(raised.value)) is record_stacks
 
 
+@pytest.mark.parametrize("idle", [0, 1])
+async def test_p13_what_is_held_back_does_not_count(autojump_clock: MockClock, idle: int) -> None:
+    """A resource that is reserved for the urgent, or could be opened for them, helps nobody who waits."""
+    errors: list[BaseException] = []
+
+    async def live() -> None:
+        try:
+            await nested(pool)
+        except PoolDeadlock as error:
+            errors.append(error)
+
+    async with open_pool(GatedAdapter(), min_size=2 + idle, max_size=3, reserved=1) as pool:
+        await wait_all_tasks_blocked()
+        with trio.fail_after(1.2):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(live)
+                nursery.start_soon(live)
+    assert len(errors) == 1
+
+
 async def test_p13_shared_leases(autojump_clock: MockClock) -> None:
     """Every lease of every resource counts."""
     async with open_pool(GatedAdapter(leases=2), max_size=1) as pool:

@@ -116,8 +116,8 @@ MUTANTS = [
     Mutant(
         "an idle resource is not checked while another is opened",
         "_ledger.py",
-        "self._entitled() > self.arriving - self.opening:",
-        "self._entitled() > self.arriving:",
+        "self.entitled() > self.arriving - self.opening:",
+        "self.entitled() > self.arriving:",
     ),
     Mutant(
         "one fewer is opened than tasks wait",
