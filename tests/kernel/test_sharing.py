@@ -304,6 +304,7 @@ async def test_idle_gives_way_to_waiters_of_another_pool(autojump_clock: MockClo
         for pool in (one, other):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(use, pool, 1)
+                await trio.sleep(0.1)  # else either of them may get the first resource
                 nursery.start_soon(use, pool, 2)
         async with other.acquire(), other.acquire(), other.acquire():
             assert (one.statistics().size, other.statistics().size) == (1, 3)
