@@ -163,3 +163,52 @@ async def test_closing_does_not_wait_for_an_open_that_nobody_needs(autojump_cloc
         await trio.testing.wait_all_tasks_blocked()
     assert trio.current_time() == started
     assert adapter.present == 0
+
+
+async def test_a_shared_resource_is_not_reset_while_somebody_holds_it(autojump_clock: MockClock) -> None:
+    """Undoing one borrower's traces must wait until nobody else is in the middle of something."""
+    adapter = GatedAdapter(leases=2)
+    async with open_pool(adapter, max_size=1) as pool, pool.acquire() as resource, trio.open_nursery() as nursery:
+        with adapter.lease(resource):
+            async with pool.acquire():
+                resource.dirty = True
+            await wait_all_tasks_blocked()
+            assert adapter.calls == ["open"]
+        nursery.cancel_scope.cancel()
+    assert adapter.faults == []
+
+
+async def test_a_pool_made_smaller_closes_what_is_too_many(autojump_clock: MockClock) -> None:
+    """Idle resources at once, and lent ones when they come back."""
+    adapter = GatedAdapter()
+    async with open_pool(adapter, max_size=4) as pool:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(use, pool, 0)
+            nursery.start_soon(use, pool, 1)
+            await trio.sleep(0.5)
+            assert adapter.present == 4
+            pool.resize(max_size=1)
+            await wait_all_tasks_blocked()
+            assert adapter.present == 1
+        async with trio.open_nursery() as nursery:
+            pool.resize(max_size=2)
+            nursery.start_soon(use, pool, 1)
+            nursery.start_soon(use, pool, 1)
+            await trio.sleep(0.5)
+            pool.resize(max_size=1)
+        await wait_all_tasks_blocked()
+        assert adapter.present == 1
+
+
+async def test_a_pool_made_larger_serves_those_who_wait(autojump_clock: MockClock) -> None:
+    """At once, not when somebody comes back or upkeep looks around."""
+    adapter = GatedAdapter()
+    async with open_pool(adapter, max_size=1) as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(use, pool, 10)
+        nursery.start_soon(use, pool, 10)
+        await wait_all_tasks_blocked()
+        pool.resize(max_size=2)
+        await wait_all_tasks_blocked()
+        assert pool.statistics().lent == 2
+        nursery.cancel_scope.cancel()
