@@ -92,8 +92,8 @@ MUTANTS = [
     Mutant(
         "a waiter is not woken",
         "_ledger.py",
-        "        lease.since = now\n        self.wake(lease.task)\n",
-        "        lease.since = now\n",
+        "        lease.entry = entry\n        self.wake(lease.task)\n",
+        "        lease.entry = entry\n",
     ),
     Mutant(
         "nothing is opened when a slot comes free",
@@ -343,8 +343,8 @@ MUTANTS = [
     Mutant(
         "an exception of the block is grouped",
         "_pool.py",
-        "            error_of_block = error\n        try:",
-        "            raise\n        try:",
+        "                error_of_block = error\n            try:\n",
+        "                raise\n            try:\n",
     ),
     # Cancellation.
     Mutant(
@@ -400,7 +400,7 @@ MUTANTS = [
     Mutant(
         "the reserve is open to everybody",
         "_ledger.py",
-        "return lent >= self.limits.max_size - self.limits.reserved",
+        "return leases >= (self.limits.max_size - self.limits.reserved) * self.share",
         "return False",
     ),
     Mutant(
@@ -436,8 +436,8 @@ MUTANTS = [
     Mutant(
         "the most loaded shared resource is lent",
         "_ledger.py",
-        "entry = min(self.spare, key=_load)",
-        "entry = max(self.spare, key=_load)",
+        "return min(self.spare, key=_load, default=None)",
+        "return max(self.spare, key=_load, default=None)",
     ),
     Mutant(
         "a paused pool lends",
@@ -460,8 +460,8 @@ MUTANTS = [
     Mutant(
         "a pool made larger opens nothing for those who wait",
         "_ledger.py",
-        "Discard.RESIZED)\n        self.provide(now)\n",
-        "Discard.RESIZED)\n",
+        "what min_size no longer protects\n        self.provide(now)\n",
+        "what min_size no longer protects\n",
     ),
     Mutant(
         "drain does not wait",
@@ -526,7 +526,7 @@ MUTANTS = [
     Mutant(
         "a resource closed at the hand-over is lent",
         "_pool.py",
-        "        if entry is None:\n            self.task = None\n            return await _Acquire.__aenter__(self)",
-        "        if entry is None:\n            return None\n            return await _Acquire.__aenter__(self)",
+        "            return await _Acquire.__aenter__(self)\n",
+        "            return None\n",
     ),
 ]
