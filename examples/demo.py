@@ -17,13 +17,19 @@ from rich.console import Console
 
 from .demonstration import load
 from .demonstration.embedded import embedded
+from .demonstration.http import http
 from .demonstration.load import Tally
+from .demonstration.mariadb import mariadb
 from .demonstration.postgres import postgres
+from .demonstration.redis import redis
 from .demonstration.screen import Screen, adversities, results
 from .demonstration.subject import Subject, Unavailable
 
 SUBJECTS: dict[str, Callable[[], AbstractAsyncContextManager[Subject]]] = {
     "postgres": postgres,
+    "mariadb": mariadb,
+    "redis": redis,
+    "http": http,
     "embedded": embedded,
 }
 PHASES = (load.without_pool, load.with_pool, load.cancelled, load.restarted)
@@ -32,7 +38,7 @@ PHASES = (load.without_pool, load.with_pool, load.cancelled, load.restarted)
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m examples.demo", description=__doc__)
     parser.add_argument("servers", nargs="*", help=f"which of {', '.join(SUBJECTS)}; default: all")
-    parser.add_argument("--seconds", type=float, default=2.5, help="length of each phase (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of each phase (default: %(default)s)")
     parser.add_argument("--plain", action="store_true", help="plain lines, as without a terminal")
     arguments = parser.parse_args()
     if unknown := set(arguments.servers) - set(SUBJECTS):

@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, LiteralString
 
-import trio
+from tests.servers import PostgresServer
 
-from tests.servers import PostgresServer, ServerNotInstalled
-
+from .servers import started
 from .subject import ROWS, SLOWLY, Subject, Unavailable
 
 if TYPE_CHECKING:
@@ -36,19 +35,14 @@ async def postgres() -> AsyncIterator[Subject]:
         from respool_postgres import Connection, PostgresAdapter  # noqa: PLC0415
     except ImportError as error:
         raise Unavailable("psycopg finds no libpq: apt-get install libpq5, or pip install psycopg[binary]") from error
-    try:
-        server = await trio.to_thread.run_sync(PostgresServer)
-    except ServerNotInstalled as error:
-        raise Unavailable(str(error)) from error
+    async with started(PostgresServer) as server:
 
-    async def count() -> tuple[int, int]:
-        async with await Connection.connect(server.url) as connection:
-            row = await (await connection.execute(COUNT, (NAME,))).fetchone()
-            assert row is not None
-            return row[0], row[1]
+        async def count() -> tuple[int, int]:
+            async with await Connection.connect(server.url) as connection:
+                row = await (await connection.execute(COUNT, (NAME,))).fetchone()
+                assert row is not None
+                return row[0], row[1]
 
-    try:
-        await server.start_async()
         async with await Connection.connect(server.url) as connection:
             await connection.execute(TABLE)
             version = connection.info.server_version // 10000
@@ -61,8 +55,6 @@ async def postgres() -> AsyncIterator[Subject]:
             count=count,
             restart=server.restart_async,
         )
-    finally:
-        server.close()
 
 
 async def _ask(connection: Connection[Any], key: int) -> int:

@@ -38,3 +38,6 @@ class Subject:
     """As the server itself counts them: connections, and requests it is working on. Raises `failures`."""
     restart: Callable[[], Awaitable[None]]
     """Take the server away and bring it back."""
+    recovers: bool = True
+    """Whether a connection can be used on after a request on it was cancelled. HTTP/1.1 has no way to tell where the
+    next answer begins, so there it is replaced."""

@@ -19,6 +19,7 @@ from examples.demonstration import load
 from examples.demonstration.embedded import embedded
 from tests.house._house import ROOT
 
+TITLES = ("PostgreSQL", "MariaDB", "Redis", "nginx", "embedded server")
 COMMAND = [sys.executable, "-W", "error", "-m", "examples.demo", "--plain"]
 
 
@@ -43,23 +44,23 @@ def _processes_in(directory: Path) -> list[str]:
 
 
 def test_it_shows_what_pooling_buys_and_survives(directory: Path) -> None:
-    """On a real PostgreSQL and on its own server: a table, every promise kept, and nothing left behind."""
+    """On every real server and on its own: a table, every promise kept, and nothing left behind."""
     done = subprocess.run(
         [*COMMAND, "--seconds=0.3"],
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(directory)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    for title in ("PostgreSQL", "embedded server"):
+    for title in TITLES:
         for phase in ("no pool", "pool", "tasks cancelled in mid-query", "server restarted under load"):
             assert any(line.startswith(title) and line.endswith(f", {phase}:") for line in done.stdout.splitlines())
     assert "BROKEN" not in done.stdout
-    assert done.stdout.count("kept ") == 2 * 12
+    assert done.stdout.count("kept ") == len(TITLES) * 12
     assert done.stdout.rstrip().endswith("Nothing lost, nothing wrong.")
     assert not done.stderr
     assert _processes_in(directory) == []
@@ -92,10 +93,11 @@ def test_ctrl_c_leaves_nothing_running(directory: Path, phase: str) -> None:
     assert list(directory.iterdir()) == []
 
 
-def test_what_cannot_be_shown_is_told_in_a_line(directory: Path) -> None:
-    """Without PostgreSQL the rest is shown, and one line says what to install."""
+@pytest.mark.parametrize(("name", "server"), [("postgres", "PostgresServer"), ("mariadb", "MariaDBServer")])
+def test_what_cannot_be_shown_is_told_in_a_line(directory: Path, name: str, server: str) -> None:
+    """Without a server the rest is shown, and one line says what to install."""
     done = subprocess.run(
-        [sys.executable, "-c", MISSING, "--plain", "--seconds=0.2"],
+        [sys.executable, "-c", MISSING, name, server, name, "embedded", "--plain", "--seconds=0.2"],
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(directory)},
         capture_output=True,
@@ -105,21 +107,23 @@ def test_what_cannot_be_shown_is_told_in_a_line(directory: Path) -> None:
     )
 
     assert done.returncode == 0, done.stdout + done.stderr
-    told = [line for line in done.stdout.splitlines() if "postgres is not shown" in line]
-    assert told == ["postgres is not shown. initdb is not installed: apt-get install postgresql"]
+    told = [line for line in done.stdout.splitlines() if "is not shown" in line]
+    assert told == [f"{name} is not shown. {server} is not installed: apt-get install it"]
     assert "embedded server, pool:" in done.stdout
 
 
 MISSING = """
+import importlib
 import sys
 from examples import demo
-from examples.demonstration import postgres
 from tests.servers import ServerNotInstalled
 
-def not_installed():
-    raise ServerNotInstalled("initdb is not installed: apt-get install postgresql")
+module, server = sys.argv.pop(1), sys.argv.pop(1)
 
-postgres.PostgresServer = not_installed
+def not_installed():
+    raise ServerNotInstalled(f"{server} is not installed: apt-get install it")
+
+setattr(importlib.import_module(f"examples.demonstration.{module}"), server, not_installed)
 sys.exit(demo.main())
 """
 
@@ -152,3 +156,19 @@ async def test_lost_connections_are_seen() -> None:
 
     broken = [check.promise for check in tally.checks if not check.kept]
     assert "no connection was lost to a cancelled task" in broken
+
+
+async def test_a_protocol_that_cannot_recover_may_replace_what_was_cancelled() -> None:
+    """One connection for each cancelled request, and no more."""
+    async with embedded() as subject:
+
+        async def refuse(*_: object) -> None:
+            raise RuntimeError("cannot be reset")
+
+        hooks = subject.adapter
+        wasteful = respool.adapter(open=hooks.open, close=hooks.close, is_clean=hooks.is_clean, reset=refuse)
+        tally = await load.cancelled(attrs.evolve(subject, adapter=wasteful, recovers=False), 0.2, load.View())
+
+    assert tally.opened > load.SIZE
+    assert tally.checks[-1].promise == "no connection was lost but to a cancelled task"
+    assert tally.checks[-1].kept

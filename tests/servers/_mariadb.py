@@ -41,6 +41,7 @@ def _template() -> Path:
     users.write_text(USERS)
     install = [program("mariadb-install-db", PACKAGE), "--no-defaults", f"--datadir={data}", f"--extra-file={users}"]
     content = ["--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"]
+    content += [f"--tmpdir={directory}"]  # it may not write where this process may
     storage = ["--innodb-log-file-size=4M", "--innodb-flush-method=nosync", "--innodb-buffer-pool-size=16M"]
     run_as(user, [*install, *content, *storage], directory=directory)
     return data
@@ -62,6 +63,7 @@ class MariaDBServer(Server):
         run_as(self.user, ["cp", "-a", str(_template()), str(self.data)], directory=self.directory)
         place: Settings = {
             "datadir": str(self.data),
+            "tmpdir": str(self.directory),
             "bind_address": self.host,
             "port": str(self.port),
             "socket": str(self.socket_path),
