@@ -177,10 +177,10 @@ async def test_retire_all(autojump_clock: MockClock) -> None:
     record: list[int] = []
     async with open_pool(adapter, max_size=5) as pool, trio.open_nursery() as nursery:
         await warm(pool, 2)
-        nursery.start_soon(use, pool, 10)
-        nursery.start_soon(use, pool, 1)
-        nursery.start_soon(use, pool, 1)  # opens the third
-        await trio.sleep(2)
+        for seconds in (10, 1, 1):  # the last of them opens the third
+            nursery.start_soon(use, pool, seconds)
+            await wait_all_tasks_blocked()
+        await trio.sleep(2.5)
         assert (pool.statistics().idle, pool.statistics().lent, pool.statistics().opening) == (1, 1, 1)
         pool.retire_all()
         assert (pool.statistics().idle, pool.statistics().lent, pool.statistics().opening) == (0, 1, 1)
