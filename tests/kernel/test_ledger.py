@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from respool import Limits, Priority
+from respool import Budget, Limits, Priority
 from respool._entry import TRANSITIONS, Discard, Entry, Lease, State
 from respool._ledger import Ledger
 
@@ -31,7 +31,9 @@ class Books:
     limits: Limits = attrs.field(factory=Limits)
     asks: bool = True  # whether the adapter has an is_clean
     share: int = 1  # leases a resource serves
+    budget: Budget | None = None
     now: float = 0.0
+    jumped: bool = False  # whether the clocks have jumped, and nobody has been told
     ledger: Ledger[Thing] = attrs.field(init=False)
     woken: list[Lease[Thing]] = attrs.field(init=False, factory=list)  # in order
 
@@ -43,16 +45,24 @@ class Books:
             wake=lambda task: self.woken.append(task[0]),
             nudge=lambda: None,
             share=self.share,
+            budget=self.budget,
+            clock_jumped=self.clock_jumped,
         )
 
-    def acquire(self, timeout: float = 30.0) -> Lease[Thing]:
+    def clock_jumped(self) -> bool:
+        jumped, self.jumped = self.jumped, False
+        return jumped
+
+    def acquire(self, timeout: float = 30.0, priority: Priority = Priority.NORMAL) -> Lease[Thing]:
         """What a task does: take what is free, or wait."""
         lease: Lease[Thing] = Lease()
         lease.task = [lease]
         lease.entry = None
-        lease.line = Priority.NORMAL
+        lease.line = priority
         lease.deadline = math.inf
-        if self.ledger.queue.size or not self.ledger.try_lend(lease, self.now):
+        queue = self.ledger.queue
+        first = not queue.size or (priority is Priority.URGENT and not queue.count_urgent())
+        if not first or not self.ledger.try_lend(lease, self.now):
             self.ledger.enqueue(lease, self.now, self.now + timeout)
         return lease
 
@@ -79,6 +89,19 @@ class Books:
 
     def retire_all(self) -> None:
         self.ledger.retire_all(self.now)
+
+    def resize(self, min_size: int, max_size: int) -> None:
+        self.limits = attrs.evolve(self.limits, min_size=min_size, max_size=max_size)
+        self.ledger.resize(self.limits, self.now)
+
+    def pause(self) -> None:
+        self.ledger.pause()
+
+    def resume(self) -> None:
+        self.ledger.resume(self.now)
+
+    def quiesce(self, *, lent: bool) -> None:
+        self.ledger.quiesce(lent=lent)
 
     def close(self) -> None:
         self.ledger.close()
@@ -294,8 +317,10 @@ LIMITS = st.builds(
     validate_after=st.sampled_from([0.0, 2.0, math.inf]),
     max_idle=st.sampled_from([3.4, 600.0]),
     max_lifetime=st.sampled_from([8.0, 3600.0]),
+    reserved=st.sampled_from([0, 0, 1]),
 )
 TIMEOUTS = st.sampled_from([30.0, math.inf, 0.0, 1.7, 4.0])
+PRIORITIES = st.sampled_from([Priority.NORMAL, *Priority])
 ANY = st.integers(0, 11)  # which one of those that there are
 
 
@@ -313,27 +338,29 @@ class LedgerMachine(RuleBasedStateMachine):
     jobs: list[Entry[Thing]]  # begun and not yet over
     totals: Counter[str]
     was_overloaded: bool = False
+    size: int = 0  # after the last step
 
-    @initialize(limits=LIMITS, asks=st.booleans(), holding=st.integers(0, 4))
-    def begin(self, limits: Limits, asks: bool, holding: int) -> None:
-        self.books = Books(limits, asks)
+    @initialize(limits=LIMITS, asks=st.booleans(), share=st.sampled_from([1, 1, 2, 3]), holding=st.integers(0, 4))
+    def begin(self, limits: Limits, asks: bool, share: int, holding: int) -> None:
+        self.books = Books(limits, asks, share)
         self.waiting, self.holding, self.jobs = [], [], []
         self.totals = Counter()
         self.books.upkeep()
         for _ in range(min(holding, limits.max_size)):
-            self.acquire(math.inf)
+            self.acquire(math.inf, Priority.URGENT)
         self.succeed_all()
 
     # What tasks do.
 
     @precondition(lambda self: not self.books.ledger.closed and len(self.waiting) < 5)
-    @rule(timeout=TIMEOUTS)
-    def acquire(self, timeout: float) -> None:
-        lease = self.books.acquire(timeout)
+    @rule(timeout=TIMEOUTS, priority=PRIORITIES)
+    def acquire(self, timeout: float, priority: Priority) -> None:
+        lease = self.books.acquire(timeout, priority)
         if lease.entry is None:
             self.waiting.append(lease)
+            self.waiting.sort(key=lambda lease: lease.line)
         else:
-            assert not self.waiting, "overtook a waiting task"
+            assert all(priority < other.line for other in self.waiting), "overtook a waiting task"
             self.lent(lease)
         self.books.upkeep()
 
@@ -349,7 +376,8 @@ class LedgerMachine(RuleBasedStateMachine):
     def check_in(self, which: int, broken: bool, clean: bool) -> None:
         lease = self.holding.pop(which % len(self.holding))
         if lease.entry is not None:  # else it was taken away
-            lease.entry.resource.clean = clean or not self.books.asks
+            # Shared, it stays unclean until all have left; nothing is soiled under somebody who has just come.
+            lease.entry.resource.clean = clean or len(lease.entry.leases) > 1 or not self.books.asks
         self.books.check_in(lease, broken=broken)
         self.totals["used"] += 1
 
@@ -412,6 +440,33 @@ class LedgerMachine(RuleBasedStateMachine):
     def retire_all(self) -> None:
         self.books.retire_all()
 
+    @precondition(lambda self: not self.books.ledger.closed)
+    @rule(max_size=st.integers(2, 5), min_size=st.integers(0, 2))
+    def resize(self, max_size: int, min_size: int) -> None:
+        self.books.resize(min_size, max_size)
+        self.books.upkeep()
+
+    @rule()
+    def pause(self) -> None:
+        self.books.pause()
+
+    @precondition(lambda self: self.books.ledger.paused)
+    @rule()
+    def resume(self) -> None:
+        self.books.resume()
+
+    @precondition(lambda self: not self.books.ledger.closed)
+    @rule(lent=st.booleans())
+    def quiesce(self, lent: bool) -> None:
+        """As `Pool.quiesce` does, or `Pool.drain`, which pauses first."""
+        if lent:
+            self.books.pause()
+        self.books.quiesce(lent=lent)
+
+    @rule()
+    def clock_jumps(self) -> None:
+        self.books.jumped = True
+
     @precondition(lambda self: sum(self.totals.values()) > 20)
     @rule(at_once=st.booleans())
     def close(self, at_once: bool) -> None:
@@ -427,10 +482,15 @@ class LedgerMachine(RuleBasedStateMachine):
         entry, ledger = lease.entry, self.books.ledger
         assert entry is not None
         assert not ledger.closed
+        assert not ledger.paused
         assert entry.state is State.LENT
         assert lease in entry.leases
+        assert len(entry.leases) <= self.books.share
         assert entry.resource.clean
         assert entry.generation == ledger.generation
+        if lease.line != Priority.URGENT:
+            others = sum(len(entry.leases) for entry in ledger.entries) - 1
+            assert others < (ledger.limits.max_size - ledger.limits.reserved) * self.books.share, "reserved"
         assert entry.uses < ledger.limits.max_uses
         assert self.books.now < entry.expires_at
         assert lease.since == self.books.now
@@ -446,6 +506,7 @@ class LedgerMachine(RuleBasedStateMachine):
             else:
                 newest_first = self.was_overloaded or self.books.ledger.queue.overloaded
                 assert lease is self.waiting[0] or newest_first, "served out of turn"
+                assert lease.line == self.waiting[0].line, "served before the more urgent"
                 self.waiting.remove(lease)
                 self.totals["waited"] += 1
                 self.lent(lease)
@@ -461,7 +522,10 @@ class LedgerMachine(RuleBasedStateMachine):
         ledger, limits, now = self.books.ledger, self.books.limits, self.books.now
         states = self.books.states()
 
-        assert len(ledger.entries) <= limits.max_size
+        # A pool that was made smaller has too many until they have been closed.
+        assert len(ledger.entries) <= max(limits.max_size, self.size)
+        self.size = len(ledger.entries)
+        assert all(len(entry.leases) <= self.books.share for entry in ledger.entries)
         assert [entry for entry in ledger.idle if entry.state is not State.IDLE] == []
         assert len(set(ledger.idle)) == len(ledger.idle) == states[State.IDLE]
         assert sorted(ledger.idle, key=lambda entry: entry.idle_since) == list(ledger.idle)
@@ -479,10 +543,14 @@ class LedgerMachine(RuleBasedStateMachine):
             assert not ledger.idle
         else:
             assert all(now < entry.expires_at for entry in ledger.idle)
-            assert not ledger.idle or len(self.waiting) <= states[State.CHECKING]
+            entitled = self.entitled()
+            assert not ledger.idle or entitled <= states[State.CHECKING]
             at_once = 1 if ledger.failures else limits.max_opening
             if now >= ledger.retry_at and len(ledger.entries) < limits.max_size and ledger.opening < at_once:
-                assert len(self.waiting) <= ledger.arriving
+                assert entitled <= ledger.arriving * self.books.share
+            if entitled:
+                sharers = [entry for entry in ledger.entries if entry.state is State.LENT and now < entry.expires_at]
+                assert all(len(entry.leases) == self.books.share for entry in sharers), "something to spare"
 
         assert ledger.cancelled == self.totals["cancelled"]
         assert ledger.use_time.count == self.totals["used"]
@@ -491,11 +559,23 @@ class LedgerMachine(RuleBasedStateMachine):
         assert ledger.open_failures == self.totals["failed to open"]
         assert sum(ledger.discards.values()) == self.totals["discarded"]
 
+    def entitled(self) -> int:
+        """Those who wait and would not be held back if there were something free."""
+        ledger, limits = self.books.ledger, self.books.limits
+        leases = sum(len(entry.leases) for entry in ledger.entries)
+        if ledger.paused:
+            return 0
+        if limits.reserved and leases >= (limits.max_size - limits.reserved) * self.books.share:
+            return sum(lease.line == Priority.URGENT for lease in self.waiting)
+        return len(self.waiting)
+
     def teardown(self) -> None:
         """When everything goes well from here, everybody is served; and when the pool is closed, nothing is left."""
         if not hasattr(self, "books"):
             return
         ledger, limits = self.books.ledger, self.books.limits
+        if not ledger.closed:
+            self.books.resume()
         for _ in range(1000):
             self.the_books_are_right()
             if self.jobs:
