@@ -549,7 +549,11 @@ class LedgerMachine(RuleBasedStateMachine):
             if now >= ledger.retry_at and len(ledger.entries) < limits.max_size and ledger.opening < at_once:
                 assert entitled <= ledger.arriving * self.books.share
             if entitled:
-                sharers = [entry for entry in ledger.entries if entry.state is State.LENT and now < entry.expires_at]
+                sharers = [
+                    entry
+                    for entry in ledger.entries
+                    if entry.state is State.LENT and now < entry.expires_at and entry.uses < limits.max_uses
+                ]
                 assert all(len(entry.leases) == self.books.share for entry in sharers), "something to spare"
 
         assert ledger.cancelled == self.totals["cancelled"]
