@@ -109,6 +109,7 @@ class Lease(Generic[T]):
         "since",
         "stack",
         "task",
+        "transferable",
         "waiting_since",
         "warned",
     )
@@ -121,5 +122,6 @@ class Lease(Generic[T]):
     since: float  # when the hold began
     stack: str  # where it was acquired; set only if stacks are recorded
     task: Any
+    transferable: bool  # set only if another task may end it than the one that acquired
     waiting_since: float
     warned: bool  # set once its long hold has been reported

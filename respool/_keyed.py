@@ -68,14 +68,19 @@ class KeyedPool(Generic[K, T]):
         return f"<respool.KeyedPool {self.limits.name!r}: {state}>"
 
     def acquire(
-        self, key: K, *, timeout: float | None = None, priority: Priority = Priority.NORMAL
+        self,
+        key: K,
+        *,
+        timeout: float | None = None,
+        priority: Priority = Priority.NORMAL,
+        transferable: bool = False,
     ) -> AbstractAsyncContextManager[T]:
         """Borrow a resource of `key` for the length of an ``async with`` block. Otherwise as `Pool.acquire`.
 
         Raises:
           Exception: whatever ``adapter_for_key(key)`` raises, on entering the block.
         """
-        return _KeyedAcquire(self, key, timeout, priority)
+        return _KeyedAcquire(self, key, timeout, priority, transferable)
 
     def retire_all(self) -> None:
         """Replace every resource of every key: idle ones now, lent ones when they come back."""
@@ -122,17 +127,27 @@ async def _end(pool: Pool[Any]) -> None:
 class _KeyedAcquire(Generic[K, T]):
     """Finds the key's pool on entering: it might have been forgotten since `KeyedPool.acquire` was called."""
 
-    __slots__ = ("_key", "_keyed", "_lease", "_priority", "_timeout")
+    __slots__ = ("_key", "_keyed", "_lease", "_priority", "_timeout", "_transferable")
 
-    def __init__(self, keyed: KeyedPool[K, T], key: K, timeout: float | None, priority: Priority) -> None:
+    def __init__(
+        self,
+        keyed: KeyedPool[K, T],
+        key: K,
+        timeout: float | None,
+        priority: Priority,
+        transferable: bool,
+    ) -> None:
         self._keyed = keyed
         self._key = key
         self._timeout = timeout
         self._priority = priority
+        self._transferable = transferable
 
     async def __aenter__(self) -> T:
         while True:
-            self._lease = self._keyed._pool(self._key).acquire(timeout=self._timeout, priority=self._priority)
+            self._lease = self._keyed._pool(self._key).acquire(
+                timeout=self._timeout, priority=self._priority, transferable=self._transferable
+            )
             try:
                 return await self._lease.__aenter__()
             except PoolClosed:

@@ -215,7 +215,7 @@ class Pool(Generic[T]):
         return f"<respool.Pool {self.name!r}: {'closed' if self._ledger.closed else self._in_numbers()}>"
 
     def acquire(
-        self, *, timeout: float | None = None, priority: Priority = Priority.NORMAL
+        self, *, timeout: float | None = None, priority: Priority = Priority.NORMAL, transferable: bool = False
     ) -> AbstractAsyncContextManager[T]:
         """Borrow a resource for the length of an ``async with`` block.
 
@@ -228,9 +228,12 @@ class Pool(Generic[T]):
             (but has a resource opened or validated for whoever comes next).
             It limits the wait for the resource, not its use: put the block into `trio.fail_after` for that.
           priority: who is served first if tasks have to wait.
+          transferable: whether another task may end the lease than the one that acquired. Nothing is concluded then
+            from what that one waits for: see `PoolDeadlock`.
 
         Raises:
           PoolTimeout: nothing came free in time.
+          PoolDeadlock: every resource is held by a task that waits for this pool.
           PoolOverloaded: ``max_waiting`` tasks are waiting already, or the deadline of a surrounding cancel scope
             leaves less time than nine in ten leases take.
           OpenFailed: no resource can be opened, for good, and none is in use that might be returned.
@@ -240,7 +243,10 @@ class Pool(Generic[T]):
             raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
         if priority is not Priority.NORMAL and not isinstance(priority, Priority):
             raise TypeError(f"priority must be a respool.Priority, not {priority!r}")
-        return self._lease_type(self, timeout, priority)
+        lease = self._lease_type(self, timeout, priority)
+        if transferable:
+            lease.transferable = True
+        return lease
 
     def statistics(self) -> PoolStatistics:
         """The pool at this moment: a frozen snapshot. Costs some microseconds a resource.
@@ -362,7 +368,7 @@ class Pool(Generic[T]):
         if self._nesting_checks:
             self._nesting_checks -= 1
             leases = (other for entry in self._ledger.entries for other in entry.leases)
-            if any(other.task is lease.task for other in leases):
+            if any(other.task is lease.task and not hasattr(other, "transferable") for other in leases):
                 self._nesting_checks = 0
                 logger.warning(
                     "%s: task %s acquires while it already holds a lease; if all resources are held by tasks that "
@@ -578,6 +584,8 @@ class Pool(Generic[T]):
         if not ledger.queue.size or not (all_lent or held_back) or ledger.paused:
             return
         leases = [lease for entry in ledger.entries for lease in entry.leases]
+        if any(hasattr(lease, "transferable") for lease in leases):
+            return
         culprits = blocked_for_certain((lease.task for lease in leases), {lease.task for lease in ledger.queue})
         if culprits:
             last = max(

@@ -410,3 +410,18 @@ async def test_warn_hold_says_where_it_was_acquired(
         await use(pool, 20)
     (message,) = caplog.messages
     assert "in use\n    async with pool.acquire(" in message
+
+
+async def test_a_lease_that_another_task_may_end_proves_nothing(autojump_clock: MockClock) -> None:
+    """The task that acquired waits for the pool, but another one will give the resource back."""
+    async with open_pool(GatedAdapter(), max_size=1) as pool, trio.open_nursery() as nursery:
+        lease = pool.acquire(transferable=True)
+        await lease.__aenter__()
+
+        async def end_it() -> None:
+            await trio.sleep(5)
+            await lease.__aexit__(None, None, None)
+
+        nursery.start_soon(end_it)
+        async with pool.acquire():
+            assert trio.current_time() == 5

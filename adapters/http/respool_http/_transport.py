@@ -54,7 +54,7 @@ async def send(pool: HTTPPool, library: ModuleType, request: Any) -> Answer:
     extensions = request.extensions
     timeouts: Mapping[str, float | None] = extensions.get("timeout", {})
     origin = _origin(library, request)
-    lease = pool.connections.acquire(origin, timeout=_patience(timeouts))
+    lease = pool.connections.acquire(origin, timeout=_patience(timeouts), transferable=True)
     try:
         connection = await lease.__aenter__()
     except _EXPECTED as error:
