@@ -271,3 +271,40 @@ async def test_a_keyed_pools_whole_life(autojump_clock: MockClock) -> None:
 
     report = await cancel_everywhere(operation, check=check)
     assert report.points > 30
+
+
+async def test_a_revocable_acquire(autojump_clock: MockClock) -> None:
+    """P12: the cancel scope that ``max_hold`` needs is left in whatever way the block is."""
+    report = await cancel_acquire(GatedAdapter(), {"max_size": 2, "max_hold": 30}, busy=1)
+    assert report.points >= 5
+
+
+async def test_an_acquire_by_key(autojump_clock: MockClock) -> None:
+    """With the limit of all keys reached: nothing is left of the key, and every key can be had again."""
+    adapters = {key: GatedAdapter(open="slow", close="slow") for key in "abc"}
+
+    async def hold(key: str, seconds: float) -> None:
+        async with pool.acquire(key) as resource:
+            with adapters[key].lease(resource):
+                await trio.sleep(seconds)
+
+    async def prepare() -> None:
+        for key in "ab":
+            others.start_soon(hold, key, 2)
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def operation(_: None) -> None:
+        await hold("c", 1)
+
+    async def check(_: None) -> None:
+        with trio.fail_after(60):
+            for key in "abc":
+                await hold(key, 0)
+        assert pool.statistics().waiting == 0
+        assert pool.statistics().size <= 2
+
+    async with open_keyed_pool(adapters.__getitem__, max_size=2) as pool, trio.open_nursery() as others:
+        report = await cancel_everywhere(operation, prepare=prepare, check=check)
+    assert report.points >= 5
+    assert sum(adapter.present for adapter in adapters.values()) == 0
+    assert [adapter.faults for adapter in adapters.values()] == [[], [], []]
