@@ -159,7 +159,7 @@ class Connection(AsyncConnection[Row]):
     async def _connect_first(cls, attempts: list[ConnDict], timeout: float) -> Self:
         failures: list[tuple[str, e.Error]] = []
         for attempt in attempts:
-            where = ", ".join(f"{name}: {str(attempt.get(name))!r}" for name in ("host", "port", "hostaddr"))
+            where = ", ".join(f"{name}: {attempt.get(name)!r}" for name in ("host", "port", "hostaddr"))
             try:
                 with trio.fail_after(timeout):
                     return await run_unconnected(cls._connect_gen(make_conninfo("", **attempt)))
@@ -206,6 +206,7 @@ class Connection(AsyncConnection[Row]):
             self.used = True
             if self._unsettled():
                 await self.recover()
+        fd = self.pgconn.socket  # a closed connection says so here, before the generator finds another reason
         try:
             wants = next(gen)
         except StopIteration as done:
@@ -213,14 +214,13 @@ class Connection(AsyncConnection[Row]):
             await self._schedule_others()
             return result
         if timeout is None:
-            return await self._run(gen, wants)
+            return await self._run(gen, wants, fd)
         with trio.move_on_after(timeout):
-            return await self._run(gen, wants, patient=False)
+            return await self._run(gen, wants, fd, patient=False)
         raise e._WaitTimeout("wait timeout expired")
 
-    async def _run(self, gen: PQGen[RV], wants: Wait, *, patient: bool = True) -> RV:
-        """Drive a generator on from its first request. Not `patient`: look for data before waiting for it."""
-        fd = self.pgconn.socket
+    async def _run(self, gen: PQGen[RV], wants: Wait, fd: int, *, patient: bool = True) -> RV:
+        """Drive a generator on from its first request. Not `patient`: take data that is here, whatever time it is."""
         waited = False
         ready: int
         try:
@@ -233,7 +233,10 @@ class Connection(AsyncConnection[Row]):
                     elif not (ready := readiness(self._either_poll, wants)):
                         ready, waited = await wait_for(fd, wants), True
                     elif self._was_busy():
-                        await trio.lowlevel.checkpoint()
+                        if patient:
+                            await trio.lowlevel.checkpoint()
+                        else:
+                            await trio.lowlevel.cancel_shielded_checkpoint()
                         waited = True
                 except (OSError, trio.ClosedResourceError) as error:
                     raise e.OperationalError("the connection is closed") from error
@@ -285,8 +288,8 @@ class Connection(AsyncConnection[Row]):
     async def recover(self) -> None:
         """Settle what interrupted tasks left: stop their queries, throw away the results, roll back their blocks.
 
-        May be interrupted itself, and goes on where it was when it is called again. It returns only when the server
-        has answered every cancel request, so that none of them can hit a later query.
+        May be interrupted itself, and goes on where it was when it is called again. It returns only when every cancel
+        request has been answered or has failed, so that none of them can hit a later query.
 
         Raises:
           psycopg.OperationalError: the connection is lost, or the server cannot be asked to stop a query.
@@ -295,7 +298,7 @@ class Connection(AsyncConnection[Row]):
             self._forget_debts()
             return
         if self._cancel_request is not None:
-            await self._cancel()
+            await self._outlast()
         if self._ending is not None:
             await self._finish(*self._ending)
         if self._abandoned():
@@ -314,7 +317,7 @@ class Connection(AsyncConnection[Row]):
         """Drive a transaction's beginning or end to its own end. Whom its failure concerned has left."""
         self._ending = None
         try:
-            await self._run(gen, next(gen) if wants is None else wants)
+            await self._run(gen, next(gen) if wants is None else wants, self.pgconn.socket)
         except StopIteration:
             pass
         except e.Error as error:
@@ -353,7 +356,7 @@ class Connection(AsyncConnection[Row]):
             wants = next(gen)
         except StopIteration as done:
             return cast("RV", done.value)
-        return await self._run(gen, wants)
+        return await self._run(gen, wants, self.pgconn.socket)
 
     async def _cancel(self) -> None:
         request, self._cancel_request = self._cancel_request or CancelRequest(self.pgconn), None
@@ -362,6 +365,13 @@ class Connection(AsyncConnection[Row]):
         except trio.Cancelled:
             self._cancel_request = request
             raise
+
+    async def _outlast(self) -> None:
+        """Wait until a request that somebody gave up on is over. Whom its failure concerned has left."""
+        try:
+            await self._cancel()
+        except e.OperationalError as error:
+            logger.info("%s: a cancel request that its task did not wait for failed: %s", self, error)
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:
         """Ask the server to stop the operation under way, and wait until it has taken note. Blocks nothing.

@@ -14,6 +14,7 @@ import trio
 from psycopg import errors as e
 from psycopg.pq import PipelineStatus, TransactionStatus
 from respool_postgres import Connection
+from respool_postgres._cancelling import CancelRequest
 
 from respool.testing import cancel_everywhere
 from tests.servers import PostgresServer
@@ -90,6 +91,24 @@ async def test_an_interrupted_recovery_goes_on(connection: Connection) -> None:
 
     report = await cancel_everywhere(lambda _: connection.recover(), prepare=prepare, check=lambda _: check())
     assert report.cancelled >= 2
+
+
+class LostRequest(CancelRequest):
+    """Its way to the server breaks while it waits for the answer."""
+
+    async def acknowledged(self) -> None:
+        self.close()
+        raise e.OperationalError("cut off")
+
+
+async def test_a_lost_cancel_request_is_no_error_of_the_next_operation(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever made it has been told already that it got no answer. Neither can it hit anything any more."""
+    caplog.set_level(logging.INFO, logger="respool.postgres")
+    connection._cancel_request = LostRequest(connection.pgconn)
+    assert await value(connection, "SELECT 'mine'") == "mine"
+    assert "a cancel request that its task did not wait for failed: cut off" in caplog.text
 
 
 async def test_a_cancel_request_under_way_cannot_hit_the_next_query(fresh_postgres_server: PostgresServer) -> None:

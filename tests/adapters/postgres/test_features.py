@@ -320,6 +320,19 @@ async def test_notifications_for_a_time(connection: Connection) -> None:
     assert [n.payload async for n in connection.notifies(timeout=0)] == ["own"]
 
 
+async def test_notifications_that_are_here_need_no_time(connection: Connection, server: PostgresServer) -> None:
+    """Also to a task that has been busy for so long that it is time to let others run."""
+    await connection.execute("LISTEN channel")
+    async with await Connection.connect(server.url, autocommit=True) as other:
+        await other.execute("NOTIFY channel, 'theirs'")
+    with trio.fail_after(5):
+        await trio.lowlevel.wait_readable(connection.fileno())
+    busy_until = trio.current_time() + 0.005
+    while trio.current_time() < busy_until:
+        pass
+    assert [n.payload async for n in connection.notifies(timeout=0)] == ["theirs"]
+
+
 async def test_handlers(connection: Connection) -> None:
     notices: list[str | None] = []
     notifications: list[str] = []
@@ -477,6 +490,14 @@ async def test_closing_wakes_whoever_waits(connection: Connection) -> None:
         await connection.close()
     with pytest.raises(e.OperationalError, match="the connection is closed"):
         await connection.execute("SELECT 1")
+
+
+async def test_settings_of_a_closed_connection(connection: Connection) -> None:
+    """The error is that it is closed, not that its transaction is in an unknown state."""
+    await connection.close()
+    for change in (connection.set_autocommit(False), connection.set_read_only(True), connection.set_deferrable(True)):
+        with pytest.raises(e.OperationalError, match="the connection is closed"):
+            await change
 
 
 async def test_wait_takes_psycopgs_own_generators(connection: Connection) -> None:
