@@ -13,7 +13,10 @@ from . import _report_surge, _report_throughput
 from ._run import Result
 from ._surge import Surge
 
-PACKAGES = ("trio", "psycopg", "psycopg_pool", "asyncpg", "uvloop", "SQLAlchemy")
+PACKAGES = (
+    *("trio", "uvloop", "psycopg", "psycopg_pool", "asyncpg", "SQLAlchemy", "PyMySQL", "aiomysql", "asyncmy"),
+    *("redis", "hiredis", "coredis", "httptools", "aiohttp", "httpcore", "httpcore2", "httpx2"),
+)
 
 
 def _kind(result: Result) -> ModuleType:

@@ -1,0 +1,312 @@
+"""Small files over kept connections, and 100 MB down and up: respool_http beside aiohttp, httpcore, httpx2 and wrk.
+
+nginx serves. Everybody has ten connections. The bare loops are what Trio's sockets can do if nobody parses, checks or
+pools anything: the down- and uploads are measured by them. wrk is a C program that does nothing but make load; it asks
+for one file again and again.
+"""
+
+from __future__ import annotations
+
+import re
+import resource
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+
+from tests.servers import NginxServer
+
+from ._benchmark import Benchmark, Goal
+from ._contender import Contender, Sample, Share
+
+SIZE = 10
+KEYS = 1000
+SMALL = 600  # bytes
+LARGE = 100_000_000
+PIECE = bytes(62_500)
+PIECES = [PIECE] * (LARGE // len(PIECE))
+
+
+def number(key: int) -> int:
+    return key * 7919 % 10007
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    files = {str(key): str(number(key)).rjust(SMALL).encode() for key in range(KEYS)}
+    with NginxServer(files=files, extra="location = /sink { return 200 taken; }") as nginx:
+        with (nginx.directory / "files" / "large").open("wb") as large:
+            large.truncate(LARGE)
+        yield nginx.url
+
+
+# Small files: each client as a function from URL to content.
+
+
+@asynccontextmanager
+async def open_respool(url: str) -> AsyncIterator[Any]:
+    import respool_http
+
+    async with respool_http.open_http_pool(max_per_origin=SIZE) as pool:
+
+        async def get(url: str) -> bytes:
+            return (await pool.request("GET", url)).content
+
+        yield get
+
+
+@asynccontextmanager
+async def open_aiohttp(url: str) -> AsyncIterator[Any]:
+    import aiohttp
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=SIZE)) as session:
+
+        async def get(url: str) -> Any:
+            async with session.get(url) as response:
+                return await response.read()
+
+        yield get
+
+
+def open_httpcore(package: str) -> Any:
+    @asynccontextmanager
+    async def opened(url: str) -> AsyncIterator[Any]:
+        import importlib
+
+        pools = importlib.import_module(package)
+        async with pools.AsyncConnectionPool(max_connections=SIZE, max_keepalive_connections=SIZE) as pool:
+
+            async def get(url: str) -> Any:
+                return (await pool.request("GET", url)).content
+
+            yield get
+
+    return opened
+
+
+@asynccontextmanager
+async def open_httpx2(url: str) -> AsyncIterator[Any]:
+    import httpx2
+
+    limits = httpx2.Limits(max_connections=SIZE, max_keepalive_connections=SIZE)
+    async with httpx2.AsyncClient(limits=limits, timeout=None) as client:
+
+        async def get(url: str) -> bytes:
+            return (await client.get(url)).content
+
+        yield get
+
+
+@asynccontextmanager
+async def open_transport(url: str) -> AsyncIterator[Any]:
+    import httpx2
+    import respool_http
+    from respool_http.httpx2 import PoolTransport
+
+    async with (
+        respool_http.open_http_pool(max_per_origin=SIZE) as pool,
+        httpx2.AsyncClient(transport=PoolTransport(pool), timeout=None) as client,
+    ):
+
+        async def get(url: str) -> bytes:
+            return (await client.get(url)).content
+
+        yield get
+
+
+@asynccontextmanager
+async def open_bare(url: str) -> AsyncIterator[Any]:
+    streams = [await _stream(url) for _ in range(SIZE)]
+    limiter = trio.CapacityLimiter(SIZE)
+
+    async def get(url: str) -> bytes:
+        async with limiter:
+            stream = streams.pop()
+            await stream.send_all(_head("GET", url))
+            answer = b""
+            while len(answer.partition(b"\r\n\r\n")[2]) < SMALL:
+                answer += await stream.receive_some()
+            streams.append(stream)
+            return answer[-SMALL:]
+
+    yield get
+    for stream in streams:
+        await stream.aclose()
+
+
+async def _stream(url: str) -> trio.SocketStream:
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return await trio.open_tcp_stream(parts.hostname, parts.port)
+
+
+def _head(method: str, url: str, *lines: str) -> bytes:
+    parts = urlsplit(url)
+    return "\r\n".join([f"{method} {parts.path} HTTP/1.1", f"Host: {parts.netloc}", *lines, "", ""]).encode()
+
+
+def getting(opened: Any) -> Any:
+    @asynccontextmanager
+    async def contender(url: str) -> AsyncIterator[Any]:
+        async with opened(url) as get:
+
+            async def work(keys: Share) -> int:
+                total = 0
+                for key in keys:
+                    total += key * int(await get(f"{url}/{key}"))
+                return total
+
+            yield work
+
+    return contender
+
+
+# wrk measures itself.
+
+WRK = "wrk"
+
+
+@attrs.frozen(kw_only=True)
+class BesideWrk(Benchmark):
+    """A benchmark, one of whose contenders is a program of its own."""
+
+    def sample(self, contender: Contender, url: str, seconds: float) -> dict[str, Any]:
+        if contender.name != WRK:
+            return super().sample(contender, url, seconds)
+        return attrs.asdict(_wrk(f"{url}/1", self.tasks, seconds))
+
+
+def _wrk(url: str, tasks: int, seconds: float) -> Sample:
+    """Let wrk work, in whole seconds. It has no tasks that wait for a connection: each connection is always busy."""
+    if shutil.which(WRK) is None:
+        raise ModuleNotFoundError(WRK, name="wrk, a Debian package,")
+    command = [WRK, "--threads=1", f"--connections={SIZE}", f"--duration={max(1, round(seconds))}s", url]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"(\d+) requests in .*Requests/sec: +([\d.]+)", said, re.DOTALL)
+    if found is None or "Non-2xx" in said or "Socket errors" in said:
+        raise RuntimeError(said)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    operations = int(found[1])
+    return Sample(operations, float(found[2]), (used.ru_utime + used.ru_stime) * 1e6 / operations)
+
+
+def _driven_by_itself(url: str) -> Any:
+    raise NotImplementedError("BesideWrk measures it")
+
+
+# 100 MB.
+
+
+@asynccontextmanager
+async def download(url: str) -> AsyncIterator[Any]:
+    import respool_http
+
+    async with respool_http.open_http_pool() as pool:
+
+        async def work(keys: Share) -> int:
+            total = 0
+            for key in keys:
+                async with pool.stream("GET", f"{url}/large") as response:
+                    async for piece in response:
+                        total += key * len(piece)
+            return total
+
+        yield work
+
+
+@asynccontextmanager
+async def bare_download(url: str) -> AsyncIterator[Any]:
+    async with await _stream(url) as stream:
+
+        async def work(keys: Share) -> int:
+            total = 0
+            for key in keys:
+                await stream.send_all(_head("GET", f"{url}/large"))
+                received = len((await stream.receive_some(65536)).partition(b"\r\n\r\n")[2])
+                while received < LARGE:
+                    received += len(await stream.receive_some(65536))
+                total += key * received
+            return total
+
+        yield work
+
+
+@asynccontextmanager
+async def upload(url: str) -> AsyncIterator[Any]:
+    import respool_http
+
+    async with respool_http.open_http_pool() as pool:
+
+        async def work(keys: Share) -> int:
+            headers = {"Content-Length": str(LARGE)}
+            total = 0
+            for key in keys:
+                response = await pool.request("POST", f"{url}/sink", headers=headers, body=PIECES)
+                total += key * (response.content == b"taken")
+            return total
+
+        yield work
+
+
+@asynccontextmanager
+async def bare_upload(url: str) -> AsyncIterator[Any]:
+    async with await _stream(url) as stream:
+
+        async def work(keys: Share) -> int:
+            total = 0
+            for key in keys:
+                await stream.send_all(_head("POST", f"{url}/sink", f"Content-Length: {LARGE}"))
+                for piece in PIECES:
+                    await stream.send_all(piece)
+                total += key * (await stream.receive_some(65536)).endswith(b"taken")
+            return total
+
+        yield work
+
+
+def _large(name: str, title: str, ours: Any, bare: Any, answer: int) -> Benchmark:
+    return Benchmark(
+        name=name,
+        title=title,
+        contenders=(Contender("respool_http", ours), Contender("bare Trio sockets", bare)),
+        answer=lambda _: answer,
+        server=server,
+        goals=(Goal("respool_http", "bare Trio sockets", 1 / 1.3),),
+    )
+
+
+BENCHMARKS = (
+    BesideWrk(
+        name="small",
+        title=f"GET of small files ({SMALL} bytes), 50 tasks over {SIZE} connections",
+        contenders=(
+            Contender("respool_http", getting(open_respool)),
+            Contender("respool_http under httpx2", getting(open_transport)),
+            Contender("aiohttp", getting(open_aiohttp), "asyncio"),
+            Contender("aiohttp, uvloop", getting(open_aiohttp), "uvloop"),
+            Contender("httpcore2, trio", getting(open_httpcore("httpcore2"))),
+            Contender("httpcore, trio", getting(open_httpcore("httpcore"))),
+            Contender("httpx2, trio", getting(open_httpx2)),
+            Contender("bare Trio sockets", getting(open_bare)),
+            Contender(WRK, _driven_by_itself),
+        ),
+        tasks=50,
+        keys=KEYS,
+        answer=number,
+        server=server,
+        goals=(
+            Goal("respool_http", "aiohttp, uvloop", 3),
+            Goal("respool_http", "httpcore2, trio", 8),
+            Goal("respool_http", "httpcore, trio", 20),
+            Goal("respool_http under httpx2", "httpx2, trio", 1.5),
+        ),
+    ),
+    _large("download", "GET of 100 MB, one task", download, bare_download, LARGE),
+    _large("upload", "POST of 100 MB, one task", upload, bare_upload, 1),
+)
