@@ -201,20 +201,13 @@ async def test_p13_not_while_any_holder_can_go_on(
 ) -> None:
     """It waits out its timeout, or until that holder is done."""
     go = trio.Event()
-    async with open_pool(GatedAdapter(), max_size=2) as pool, trio.open_nursery() as nursery:
+    async with open_pool(GatedAdapter(), max_size=1) as pool, trio.open_nursery() as nursery:
         nursery.start_soon(holder, pool, go)
         await wait_all_tasks_blocked()
-        async with pool.acquire():
-            with pytest.raises(PoolTimeout):
-                await pool.acquire(timeout=20).__aenter__()
-        nursery.start_soon(event_wait, pool, go)
-        await trio.sleep(20)
-        nursery.cancel_scope.deadline = trio.current_time() + 20
-        go.set()
-        await trio.sleep(1)
-        if holder in (event_wait, body_goes_on):
-            assert pool.statistics().lent == 0
-            assert pool.statistics().acquired >= 3
+        with pytest.raises(PoolTimeout):
+            await pool.acquire(timeout=20).__aenter__()
+        assert pool.statistics().lent == 1
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("what", ["room", "opening", "closing", "paused"])
