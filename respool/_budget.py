@@ -48,6 +48,7 @@ class Budget:
         # Pools with waiters but no room for what they need, in turn: those that have nothing at all come first.
         self._starving: OrderedDict[Ledger[Any], None] = OrderedDict()
         self._wanting: OrderedDict[Ledger[Any], None] = OrderedDict()
+        self._filling: OrderedDict[Ledger[Any], None] = OrderedDict()  # pools that lack only what min_size asks for
         self._leaving: set[Entry[Any]] = set()  # being closed to make room
 
     def __repr__(self) -> str:
@@ -68,7 +69,9 @@ class Budget:
         if self.size < self.max_size:
             self.size += 1
             return True
-        if waited_for:
+        if not waited_for:
+            self._filling.setdefault(ledger)
+        else:
             line, other = (self._wanting, self._starving) if ledger.entries else (self._starving, self._wanting)
             line.setdefault(ledger)
             other.pop(ledger, None)
@@ -79,15 +82,15 @@ class Budget:
         """`entry`'s resource is gone."""
         self._leaving.discard(entry)
         self.size -= 1
-        while (line := self._starving or self._wanting) and self.size < self.max_size:
+        while (line := self._starving or self._wanting or self._filling) and self.size < self.max_size:
             ledger, _ = line.popitem(last=False)
             ledger.provide(now)
             ledger.nudge()
 
     def must_give_way(self, ledger: Ledger[Any], entry: Entry[Any]) -> bool:
         """Whether `ledger` should close a resource it has just got back, in favour of the pool whose turn it is."""
-        needy = self._next_needy()
-        if needy is None or needy is ledger:
+        needy = self._next_needy(besides=ledger)
+        if needy is None:
             return False
         give = (
             not ledger.queue.size
@@ -104,13 +107,14 @@ class Budget:
     def not_idle(self, entry: Entry[Any]) -> None:
         del self._idle[entry]
 
-    def _next_needy(self) -> Ledger[Any] | None:
+    def _next_needy(self, *, besides: Ledger[Any] | None = None) -> Ledger[Any] | None:
         """Whose turn it is to get the next room, unless enough is being made already."""
-        while line := self._starving or self._wanting:
-            needy = next(iter(line))
-            if needy.queue.size:
-                return needy if len(self._starving) + len(self._wanting) > len(self._leaving) else None
-            del line[needy]  # its waiters have been served otherwise, or have left
+        for line in (self._starving, self._wanting):
+            for needy in list(line):
+                if not needy.queue.size:
+                    del line[needy]  # its waiters have been served otherwise, or have left
+                elif needy is not besides:
+                    return needy if len(self._starving) + len(self._wanting) > len(self._leaving) else None
         return None
 
     def _make_room(self) -> None:

@@ -18,7 +18,7 @@ import trio
 
 from ._budget import Budget
 from ._errors import PoolClosed
-from ._limits import Limits, Options
+from ._limits import Limits, Options, limits_from
 from ._pool import Pool
 from ._queue import Priority
 from ._statistics import PoolStatistics
@@ -184,7 +184,7 @@ def open_keyed_pool(
     """
     if not callable(adapter_for_key):
         raise TypeError(f"adapter_for_key must be callable, not {adapter_for_key!r}")
-    limits = Limits(**options)
+    limits = limits_from(options)
     if limits.min_size:
         raise ValueError(f"min_size must be 0 in a keyed pool, not {limits.min_size}")
     budget = Budget(limits.max_size)

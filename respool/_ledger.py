@@ -473,6 +473,7 @@ class Ledger(Generic[T]):
 
     def _reset(self, entry: Entry[T]) -> None:
         entry.become(State.RESETTING)
+        self.spare.pop(entry, None)
         self.work.append(entry)
 
     def _arrived(self, entry: Entry[T]) -> None:

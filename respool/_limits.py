@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable
 from typing import Any, TypedDict
 
 import attrs
 
-__all__ = ["Limits", "Options"]
+__all__ = ["Limits", "Options", "limits_from"]
 
 
 def _count(minimum: int, *, unlimited: bool = False) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
@@ -26,9 +27,7 @@ def _count(minimum: int, *, unlimited: bool = False) -> Callable[[Any, attrs.Att
 
 def _seconds(*, zero: bool = True, finite: bool = False) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
     def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        rule = f"a number of seconds {'>= 0' if zero else '> 0'}" + (
-            "" if not finite else ", and not math.inf: it bounds work nobody else can cancel"
-        )
+        rule = f"a {'finite ' if finite else ''}number of seconds {'>= 0' if zero else '> 0'}"
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise TypeError(f"{attribute.name} must be {rule}, not {value!r}")
         if math.isnan(value) or value < 0 or (value == 0 and not zero) or (finite and math.isinf(value)):
@@ -114,7 +113,8 @@ class Limits:
 
     validate_after: float = attrs.field(default=30.0, validator=_seconds())
     """Idle time after which a resource is validated before it is lent. 0 validates every time an idle resource is
-    lent, ``math.inf`` never. `Adapter.is_clean` is asked in any case, and already notices a peer that closed."""
+    lent, ``math.inf`` never. `Adapter.is_clean` is asked in any case; where an adapter has one, it already
+    notices a peer that closed."""
 
     open_timeout: float = attrs.field(default=10.0, validator=_seconds(zero=False, finite=True))
     """Longest time one ``open`` may take."""
@@ -148,3 +148,12 @@ class Limits:
             raise ValueError(f"min_size must be <= max_size ({self.max_size}), not {self.min_size}")
         if self.reserved >= self.max_size:
             raise ValueError(f"reserved must be < max_size ({self.max_size}), not {self.reserved}")
+
+
+def limits_from(options: Options) -> Limits:
+    """The limits with these options. Raises TypeError for a name that is not one, with the nearest that is."""
+    for name in options:
+        if name not in Options.__annotations__:
+            near = difflib.get_close_matches(name, Options.__annotations__, n=1)
+            raise TypeError(f"there is no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    return Limits(**options)

@@ -42,7 +42,7 @@ from ._deadlock import blocked_for_certain
 from ._entry import Discard, Entry, Lease, State
 from ._errors import LeaseRevoked, OpenFailed, PoolClosed, PoolDeadlock, PoolError, PoolOverloaded, PoolTimeout
 from ._ledger import UPKEEP_PERIOD, Ledger
-from ._limits import Limits, Options
+from ._limits import Limits, Options, limits_from
 from ._queue import Priority
 from ._statistics import Holder, PoolStatistics
 from ._urls import adapter_from_url
@@ -239,7 +239,7 @@ class Pool(Generic[T]):
           OpenFailed: no resource can be opened, for good, and none is in use that might be returned.
           PoolClosed: the pool's block has ended or is ending.
         """
-        if timeout is not None and not timeout >= 0:
+        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
             raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
         if priority is not Priority.NORMAL and not isinstance(priority, Priority):
             raise TypeError(f"priority must be a respool.Priority, not {priority!r}")
@@ -364,7 +364,7 @@ class Pool(Generic[T]):
     def _before_acquire(self, lease: _Acquire[T]) -> None:
         """What is done only if asked for, or only at first."""
         if self.limits.record_stacks:
-            lease.stack = "".join(traceback.format_stack())
+            lease.stack = "".join(traceback.format_stack()[:-2])  # up to the line that acquires
         if self._nesting_checks:
             self._nesting_checks -= 1
             leases = (other for entry in self._ledger.entries for other in entry.leases)
@@ -408,8 +408,7 @@ class Pool(Generic[T]):
         if ledger.hopeless():
             raise self._open_failed_error()
         # Those for whom a resource is being made ready, or can be, do not count: they do not wait for others to finish.
-        room = max(0, self.limits.max_size - len(ledger.entries))  # a pool made smaller may have too many
-        coming = (ledger.arriving + len(ledger.idle) + room) * ledger.share
+        coming = max(0, self.limits.max_size - ledger.count(State.LENT)) * ledger.share  # may be lent more than that
         if ledger.queue.size >= self.limits.max_waiting + coming:
             ledger.refused += 1
             raise self._refusal(PoolOverloaded, f"{ledger.queue.size} tasks are waiting already; {self._plight()}")
@@ -483,6 +482,9 @@ class Pool(Generic[T]):
                 resource = await self.adapter.open()
         except Exception as error:  # noqa: BLE001  # whatever it is, the waiters are told
             self._open_failed(entry, error)
+        except BaseException:
+            self._ledger.open_abandoned(entry, self._now())
+            raise
         else:
             if entry.job.cancelled_caught:
                 self._ledger.open_abandoned(entry, self._now())
@@ -586,7 +588,11 @@ class Pool(Generic[T]):
         leases = [lease for entry in ledger.entries for lease in entry.leases]
         if any(hasattr(lease, "transferable") for lease in leases):
             return
-        culprits = blocked_for_certain((lease.task for lease in leases), {lease.task for lease in ledger.queue})
+        # Whoever waits with a time-out of its own has said what to do then.
+        waiting = {
+            lease.task for lease in ledger.queue if isinstance(lease, _Acquire) and lease._timeout in (None, math.inf)
+        }
+        culprits = blocked_for_certain((lease.task for lease in leases), waiting)
         if culprits:
             last = max(
                 (lease for lease in ledger.queue if lease.task in culprits), key=lambda lease: lease.waiting_since
@@ -729,7 +735,7 @@ class Pool(Generic[T]):
         return (
             self._in_numbers()
             + (f"; held by {holders}" if holders else "")
-            + (f"; the last {failures} attempts to open one failed" if failures else "")
+            + (f"; attempts to open one that failed in a row: {failures}" if failures else "")
         )
 
 
@@ -787,8 +793,9 @@ def open_pool(
     if isinstance(adapter, str):
         adapter = adapter_from_url(adapter)
     elif not isinstance(adapter, Adapter):
-        raise TypeError(f"open_pool() takes an Adapter or a URL, not {adapter!r}")
-    return _running(adapter, Limits(**options), budget, instruments)
+        made = " (of the class itself an instance must be made)" if isinstance(adapter, type) else ""
+        raise TypeError(f"open_pool() takes an Adapter or a URL, not {adapter!r}{made}")
+    return _running(adapter, limits_from(options), budget, instruments)
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import attrs
@@ -13,7 +14,7 @@ from respool import Limits, Options
 from respool.testing import GatedAdapter
 
 SECONDS = "must be a number of seconds"
-FINITE = ", and not math.inf: it bounds work nobody else can cancel"
+FINITE = "must be a finite number of seconds"  # math.inf would leave unbounded what nobody else can cancel
 
 # option: (good values, [(bad value, error, rule)])
 OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, type[Exception], str]]]] = {
@@ -67,15 +68,15 @@ OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, type[Exception], str]]]] = {
     "validate_after": ([0, 0.5, math.inf], [(-0.1, ValueError, f"{SECONDS} >= 0")]),
     "open_timeout": (
         [0.1, 10],
-        [(0, ValueError, f"{SECONDS} > 0{FINITE}"), (math.inf, ValueError, f"{SECONDS} > 0{FINITE}")],
+        [(0, ValueError, f"{FINITE} > 0"), (math.inf, ValueError, f"{FINITE} > 0")],
     ),
     "reset_timeout": (
         [0.1, 10],
-        [(0, ValueError, f"{SECONDS} > 0{FINITE}"), (math.inf, ValueError, f"{SECONDS} > 0{FINITE}")],
+        [(0, ValueError, f"{FINITE} > 0"), (math.inf, ValueError, f"{FINITE} > 0")],
     ),
     "close_timeout": (
         [0, 10],
-        [(-1, ValueError, f"{SECONDS} >= 0{FINITE}"), (math.inf, ValueError, f"{SECONDS} >= 0{FINITE}")],
+        [(-1, ValueError, f"{FINITE} >= 0"), (math.inf, ValueError, f"{FINITE} >= 0")],
     ),
     "drain_timeout": ([0, 10, math.inf], [(-1, ValueError, f"{SECONDS} >= 0"), ("x", TypeError, f"{SECONDS} >= 0")]),
     "record_stacks": ([True, False], [(1, TypeError, "must be a bool"), (None, TypeError, "must be a bool")]),
@@ -127,3 +128,10 @@ def test_limits_are_frozen() -> None:
     limits: Any = Limits()
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         limits.max_size = 5
+
+
+async def test_a_misspelt_option_is_told_with_the_nearest_that_exists() -> None:
+    with pytest.raises(TypeError, match=re.escape("there is no option 'maxsize'; did you mean 'max_size'?")):
+        respool.open_pool(GatedAdapter(), maxsize=5)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match=re.escape("there is no option 'maxsize'; did you mean 'max_size'?")):
+        respool.open_keyed_pool(lambda _: GatedAdapter(), maxsize=5)  # type: ignore[call-arg]

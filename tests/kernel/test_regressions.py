@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from respool import Budget, Pool, PoolTimeout, open_keyed_pool, open_pool
+from respool import Budget, Pool, PoolTimeout, adapter, open_keyed_pool, open_pool
 from respool.testing import FakeResource, GatedAdapter, GatedError
 
 
@@ -212,3 +212,100 @@ async def test_a_pool_made_larger_serves_those_who_wait(autojump_clock: MockCloc
         await wait_all_tasks_blocked()
         assert pool.statistics().lent == 2
         nursery.cancel_scope.cancel()
+
+
+async def test_a_shared_resource_is_not_lent_while_it_is_reset(autojump_clock: MockClock) -> None:
+    """It had capacity to spare a moment before."""
+
+    class Shared(GatedAdapter):
+        @property
+        def leases_per_resource(self) -> int:
+            return 2
+
+    shared = Shared()
+    shared.always("reset", "slow")
+    async with open_pool(shared, max_size=1) as pool:
+        async with pool.acquire() as resource:
+            resource.dirty = True
+        started = trio.current_time()
+        async with pool.acquire() as resource:
+            assert not resource.dirty
+            assert trio.current_time() == started + shared.slow
+
+
+async def test_a_pool_in_line_for_more_gives_way_to_one_that_has_less(autojump_clock: MockClock) -> None:
+    """Else the budget's line never moves, once a pool with plenty stands first in it."""
+    budget = Budget(6)
+    served = {"one": 0, "other": 0}
+    async with (
+        open_pool(GatedAdapter(), budget=budget, acquire_timeout=math.inf) as one,
+        open_pool(GatedAdapter(), budget=budget, acquire_timeout=math.inf) as other,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def use(pool: Pool[FakeResource], name: str) -> None:
+            while True:
+                async with pool.acquire():
+                    await trio.sleep(1)
+                    served[name] += 1
+
+        nursery.start_soon(use, other, "other")
+        await trio.sleep(0.1)
+        for _ in range(20):
+            nursery.start_soon(use, one, "one")
+        await trio.sleep(0.1)
+        for _ in range(20):
+            nursery.start_soon(use, other, "other")
+        await trio.sleep(60)
+        assert abs(one.statistics().size - other.statistics().size) <= 1
+        nursery.cancel_scope.cancel()
+    assert served["other"] > served["one"] / 2
+
+
+async def test_min_size_is_filled_as_soon_as_the_budget_has_room(autojump_clock: MockClock) -> None:
+    """Although nobody waits."""
+    budget = Budget(2)
+    async with open_pool(GatedAdapter(), budget=budget, max_idle=5) as one:
+        async with one.acquire(), one.acquire():
+            other_pool = open_pool(GatedAdapter(), min_size=1, budget=budget)
+            other = await other_pool.__aenter__()
+            await trio.sleep(1)
+            assert other.statistics().size == 0
+        await trio.sleep(60)
+        assert other.statistics().idle == 1
+        await other_pool.__aexit__(None, None, None)
+
+
+async def test_max_waiting_does_not_count_who_waits_for_the_pool_alone(autojump_clock: MockClock) -> None:
+    """A resource that is being reset or replaced is nobody else's."""
+    gated = GatedAdapter()
+    gated.always("close", "slow")
+    async with open_pool(gated, max_size=1, max_uses=1, max_waiting=0) as pool:
+        for _ in range(3):
+            async with pool.acquire():
+                pass
+
+
+async def test_a_hook_that_ends_the_program_leaves_the_budget_its_room(autojump_clock: MockClock) -> None:
+    budget = Budget(1)
+
+    async def give_up() -> None:
+        raise SystemExit(3)
+
+    async with open_pool(GatedAdapter(), budget=budget) as survivor:
+        with pytest.raises(BaseExceptionGroup):
+            async with open_pool(adapter(open=give_up, close=give_up_closing), budget=budget) as pool, pool.acquire():
+                pass
+        async with survivor.acquire(timeout=1):
+            assert budget.size == 1
+
+
+async def give_up_closing(_: None) -> None:
+    """Never called: nothing is ever opened."""
+
+
+async def test_a_wait_with_a_time_out_of_its_own_is_no_deadlock(autojump_clock: MockClock) -> None:
+    """Its caller has said what to do."""
+    async with open_pool(GatedAdapter(), max_size=1) as pool, pool.acquire():
+        with pytest.raises(PoolTimeout):
+            await pool.acquire(timeout=0.5).__aenter__()

@@ -163,13 +163,26 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
 
     async def close(self, resource: Connection[Row]) -> None:
         """Stop a query that is still running, as it would run on without us, and close the connection."""
+        status = resource.pgconn.transaction_status
+        if status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR):
+            self._tell_of_open_transaction()  # the pool ends before it came to a reset
         try:
-            if resource.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+            if status == pq.TransactionStatus.ACTIVE:
                 await resource.cancel_safe()
         except e.Error as error:
             logger.debug("%s: could not stop the query before closing: %s", self._name, error)
         finally:
             await resource.close()
+
+    def _tell_of_open_transaction(self) -> None:
+        level = logging.DEBUG if self._told else logging.WARNING
+        self._told.append("open transaction")
+        logger.log(
+            level,
+            "%s: a borrower left a transaction open: rolled back. Commit it, or use 'async with "
+            "connection.transaction()'; this is told once",
+            self._name,
+        )
 
     async def validate(self, resource: Connection[Row]) -> None:
         """One round trip. Where a primary was asked for, the server must not have become a standby."""
@@ -181,14 +194,7 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
         """Stop what was interrupted, roll back, put attributes back, and do what `reset_session` says."""
         used = resource.used
         if await resource.restore():
-            level = logging.DEBUG if self._told else logging.WARNING
-            self._told.append("open transaction")
-            logger.log(
-                level,
-                "%s: a borrower left a transaction open: rolled back. Commit it, or use 'async with "
-                "connection.transaction()'; this is told once",
-                self._name,
-            )
+            self._tell_of_open_transaction()
         if self.reset_session is None or not used:
             return
         if isinstance(self.reset_session, str):

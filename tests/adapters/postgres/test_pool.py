@@ -219,3 +219,12 @@ async def test_idle_connections_lost_unnoticed_are_validated(server: PostgresSer
                 async with pool.acquire() as connection:
                     assert await value(connection, "SELECT 1") == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_an_open_transaction_is_told_of_even_if_the_pool_ends_at_once(
+    server: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is lost all the same, and a short program is where it is most easily forgotten."""
+    async with respool.open_pool(PostgresAdapter(server.url, autocommit=False)) as pool, pool.acquire() as connection:
+        await connection.execute("SELECT 1")
+    assert [record.levelname for record in caplog.records if "left a transaction open" in record.message] == ["WARNING"]
