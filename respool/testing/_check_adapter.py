@@ -157,12 +157,16 @@ async def _run(contract: Contract[T], limit: float) -> AdapterReport:
 
 async def _check_clause(contract: Contract[T], clause: Callable[[], Awaitable[None]], name: str) -> _Watch:
     watch = _Watch()
-    trio.lowlevel.add_instrument(watch)
     try:
         with warnings.catch_warnings(record=True) as contract.warned:
             warnings.simplefilter("always")
-            await clause()
-            gc.collect()
+            trio.lowlevel.add_instrument(watch)
+            try:
+                await clause()
+                await trio.lowlevel.checkpoint()  # ends the clause's last step
+            finally:
+                trio.lowlevel.remove_instrument(watch)
+            gc.collect()  # not watched: in a large program it takes as long as a blocking call
             await contract.expect_nothing_left()
         await contract.clean_up(failed=False)
     except Exception as error:
@@ -170,8 +174,6 @@ async def _check_clause(contract: Contract[T], clause: Callable[[], Awaitable[No
         where = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         reason = str(error) if isinstance(error, AssertionError) else repr(error)
         raise ContractBroken(f"{name}: {reason}{where}") from error
-    finally:
-        trio.lowlevel.remove_instrument(watch)
     return watch
 
 
