@@ -44,6 +44,9 @@ class OpenFailed(PoolError):
 class PoolDeadlock(PoolError):
     """Every resource is held by a task that itself waits for this pool, or for child tasks that do.
 
+    Acquires with a ``timeout`` of their own end in `PoolTimeout` instead, and nothing is concluded while a lease is out
+    that was acquired as ``transferable``.
+
     Your code acquires while it holds a lease. Acquire once and pass the resource on, or acquire from another pool.
     """
 
