@@ -15,10 +15,9 @@ import contextvars
 import logging
 import math
 import traceback
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, Generic, TypeVar, Unpack, overload
 
 import attrs
@@ -36,15 +35,16 @@ from trio.lowlevel import (
     wait_task_rescheduled,
 )
 
+from . import _telling
 from ._budget import Budget
 from ._clocks import ClockWatch
 from ._deadlock import blocked_for_certain
-from ._entry import Discard, Entry, Lease, State
+from ._entry import Entry, Lease, State
 from ._errors import LeaseRevoked, OpenFailed, PoolClosed, PoolDeadlock, PoolError, PoolOverloaded, PoolTimeout
 from ._ledger import UPKEEP_PERIOD, Ledger
 from ._limits import Limits, Options, limits_from
 from ._queue import Priority
-from ._statistics import Holder, PoolStatistics
+from ._statistics import PoolStatistics
 from ._urls import adapter_from_url
 from .abc import Adapter, Instrument, Verdict
 
@@ -212,7 +212,7 @@ class Pool(Generic[T]):
         self._context = contextvars.copy_context()
 
     def __repr__(self) -> str:
-        return f"<respool.Pool {self.name!r}: {'closed' if self._ledger.closed else self._in_numbers()}>"
+        return f"<respool.Pool {self.name!r}: {'closed' if self._ledger.closed else _telling.in_numbers(self._ledger)}>"
 
     def acquire(
         self, *, timeout: float | None = None, priority: Priority = Priority.NORMAL, transferable: bool = False
@@ -254,39 +254,7 @@ class Pool(Generic[T]):
         May be called from any thread, and does not wait for Trio's, so that it also tells of a pool whose event loop
         is stuck. Only then may the fields be of slightly different moments.
         """
-        ledger = self._ledger
-        now = self._now()
-        # Each set is copied in one step, which Trio's thread cannot come between.
-        entries = list(ledger.entries)
-        states = Counter(entry.state for entry in entries)
-        leases = sorted((lease for entry in entries for lease in list(entry.leases)), key=_since)
-        return PoolStatistics(
-            name=self.name,
-            min_size=self.limits.min_size,
-            max_size=self.limits.max_size,
-            size=len(entries),
-            idle=states[State.IDLE],
-            lent=states[State.LENT],
-            leases=len(leases),
-            opening=states[State.OPENING],
-            checking=states[State.CHECKING],
-            resetting=states[State.RESETTING],
-            closing=states[State.CLOSING],
-            waiting=ledger.queue.size,
-            oldest_wait=max(0.0, now - ledger.queue.oldest_since_for_any_thread()),
-            overloaded=ledger.queue.overloaded,
-            holders=tuple(self._holder(lease, now) for lease in leases),
-            acquired=ledger.use_time.count + len(leases),
-            timeouts=ledger.timeouts,
-            refused=ledger.refused,
-            cancelled=ledger.cancelled,
-            opened=ledger.opened_total,
-            open_failures=ledger.open_failures,
-            discards=MappingProxyType({reason.value: ledger.discards[reason] for reason in Discard}),
-            wait_time=ledger.wait_time.snapshot(),
-            use_time=ledger.use_time.snapshot(),
-            open_time=ledger.open_time.snapshot(),
-        )
+        return _telling.statistics(self.name, self._ledger, self._now())
 
     # Running changes.
 
@@ -410,8 +378,7 @@ class Pool(Generic[T]):
         # Those for whom a resource is being made ready, or can be, do not count: they do not wait for others to finish.
         coming = max(0, self.limits.max_size - ledger.count(State.LENT)) * ledger.share  # may be lent more than that
         if ledger.queue.size >= self.limits.max_waiting + coming:
-            ledger.refused += 1
-            raise self._refusal(PoolOverloaded, f"{ledger.queue.size} tasks are waiting already; {self._plight()}")
+            raise self._queue_full_error()
 
     def _check_in_after(self, error: BaseException, lease: _Acquire[T], now: float) -> None:
         """End a lease whose block ended in `error`."""
@@ -611,7 +578,7 @@ class Pool(Generic[T]):
                 next_report = min(next_report, lease.since + warn_hold)
             else:
                 lease.warned = True
-                logger.warning("%s: a lease is held for long, by %s", self.name, self._holder(lease, now))
+                logger.warning("%s: a lease is held for long, by %s", self.name, _telling.holder(lease, now))
         self._ledger.due = min(self._ledger.due, next_report)
 
     def _wake_upkeep(self) -> None:
@@ -673,70 +640,32 @@ class Pool(Generic[T]):
         self._tell("ended")
         self._instruments.clear()
 
-    def _holder(self, lease: Lease[T], now: float) -> Holder:
-        task = lease.task  # None for a moment, as another thread may see it, if the resource was closed too soon
-        return Holder(task.name if task else "", now - lease.since, getattr(lease, "stack", None))
-
     def _timeout_error(self, waited: float) -> PoolTimeout:
         self._ledger.timeouts += 1
-        return self._refusal(PoolTimeout, f"waited {waited:.3g} s for a resource; {self._plight()}")
+        return self._refusal(PoolTimeout, _telling.timed_out(self._ledger, waited, self._now()))
 
     def _too_late_error(self, waited: float) -> PoolOverloaded:
-        ledger = self._ledger
-        ledger.refused += 1
-        return self._refusal(
-            PoolOverloaded,
-            f"waited {waited:.3g} s for a resource; the caller's deadline leaves less than the "
-            f"{ledger.expected_use:.3g} s that nine in ten leases take; {self._in_numbers()}",
-        )
+        self._ledger.refused += 1
+        return self._refusal(PoolOverloaded, _telling.too_late(self._ledger, waited))
+
+    def _queue_full_error(self) -> PoolOverloaded:
+        self._ledger.refused += 1
+        return self._refusal(PoolOverloaded, _telling.queue_full(self._ledger, self._now()))
 
     def _open_failed_error(self) -> OpenFailed:
-        outlook = "trying again will not help" if self._ledger.open_error_permanent else "the pool is to fail fast"
-        return self._refusal(OpenFailed, f"cannot open a resource, and {outlook}; {self._plight()}")
+        return self._refusal(OpenFailed, _telling.not_opened(self._ledger, self._now()))
 
     def _deadlock_error(self, last: Lease[T]) -> PoolDeadlock:
-        return self._refusal(
-            PoolDeadlock,
-            f"task {last.task.name} waits for a resource, and so, directly or for child tasks that do, does every task "
-            f"that holds one; {self._plight()}",
-        )
+        return self._refusal(PoolDeadlock, _telling.deadlocked(self._ledger, last, self._now()))
 
     def _closed_error(self) -> PoolClosed:
-        return self._refusal(PoolClosed, "the pool is closed, or closing; acquire only inside open_pool()'s block")
+        return self._refusal(PoolClosed, _telling.CLOSED)
 
     def _refusal(self, kind: type[_Refusal], text: str) -> _Refusal:
         error = kind(f"{self.name}: {text}")
         error.__cause__ = self._ledger.open_error
         self._tell("refused", error)
         return error
-
-    def _in_numbers(self) -> str:
-        """The pool's state in a line. Cheap: in an overload, thousands of callers a second are told."""
-        ledger = self._ledger
-        states = Counter(entry.state for entry in ledger.entries)
-        under_way = (State.OPENING, State.CHECKING, State.RESETTING, State.CLOSING)
-        return ", ".join(
-            [
-                f"{states[State.LENT]} of {self.limits.max_size} lent",
-                f"{states[State.IDLE]} idle",
-                *(f"{states[state]} {state.value}" for state in under_way if states[state]),
-                f"{ledger.queue.size} waiting",
-                *(["paused"] if ledger.paused else []),
-                *(["overloaded"] if ledger.queue.overloaded else []),
-            ]
-        )
-
-    def _plight(self) -> str:
-        """The pool's state and the holders of its resources, in words and numbers."""
-        now = self._now()
-        leases = [lease for entry in self._ledger.entries for lease in entry.leases]
-        holders = "; ".join(str(self._holder(lease, now)) for lease in sorted(leases, key=_since))
-        failures = self._ledger.failures
-        return (
-            self._in_numbers()
-            + (f"; held by {holders}" if holders else "")
-            + (f"; attempts to open one that failed in a row: {failures}" if failures else "")
-        )
 
 
 _JOBS: dict[State, Callable[[Pool[Any], Entry[Any]], Awaitable[None]]] = {
@@ -830,10 +759,6 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(member)
     else:
         yield error
-
-
-def _since(lease: Lease[Any]) -> float:
-    return lease.since
 
 
 def _brief(error: BaseException) -> str:

@@ -13,7 +13,18 @@ import pytest
 from tests.house._house import ADAPTERS, KERNEL, PACKAGES, imports, modules, project
 
 BOOKS = {"_entry", "_limits", "_queue", "_statistics"}
-BELOW_THE_POOL = {*BOOKS, "_budget", "_callables", "_clocks", "_deadlock", "_errors", "_ledger", "_urls", "abc"}
+BELOW_THE_POOL = {
+    *BOOKS,
+    "_budget",
+    "_callables",
+    "_clocks",
+    "_deadlock",
+    "_errors",
+    "_ledger",
+    "_telling",
+    "_urls",
+    "abc",
+}
 
 # Each kernel module, and which others it may import. A new module is added here, in its place.
 MAY_IMPORT: dict[str, set[str]] = {
@@ -27,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_queue": {"_entry"},
     "_budget": {"_entry"},
     "_ledger": {*BOOKS, "_budget"},
+    "_telling": {"_entry", "_ledger", "_statistics"},
     "_callables": {"abc"},
     "_urls": {"abc"},
     "_pool": BELOW_THE_POOL,
@@ -35,7 +47,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # Modules that work on plain values, with the time as an argument.
-WITHOUT_TRIO = {*BOOKS, "_budget", "_clocks", "_ledger", "abc"}
+WITHOUT_TRIO = {*BOOKS, "_budget", "_clocks", "_ledger", "_telling", "abc"}
 
 # Modules that users import by name, when they have what it integrates with.
 INTEGRATIONS = {"respool.opentelemetry": {"opentelemetry"}, "respool.prometheus": {"prometheus_client"}}

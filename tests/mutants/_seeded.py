@@ -387,8 +387,8 @@ MUTANTS = [
     Mutant(
         "refusals are not counted",
         "_pool.py",
-        "            ledger.refused += 1\n",
-        "",
+        "        self._ledger.refused += 1\n        return self._refusal(PoolOverloaded, _telling.queue_full(",
+        "        return self._refusal(PoolOverloaded, _telling.queue_full(",
     ),
     Mutant(
         "discards are counted under the wrong reason",
