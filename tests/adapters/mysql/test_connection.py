@@ -401,10 +401,11 @@ async def test_everything_else_a_connection_has(
 
 async def test_one_task_at_a_time(connection: Connection) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(connection.execute, "SELECT SLEEP(0.1)")
+        nursery.start_soon(connection.execute, "SELECT SLEEP(1000)")
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError, match="another task"):
             await connection.execute("SELECT 1")
+        nursery.cancel_scope.cancel()
     assert await (await connection.execute("SELECT 1")).fetchone() == (1,)
 
 
