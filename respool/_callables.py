@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import attrs
 
+from ._misuse import awaitable, refuse_async
 from .abc import Adapter, Verdict
 
 __all__ = ["adapter"]
@@ -34,18 +35,18 @@ class _CallablesAdapter(Adapter[T]):
         return self._name
 
     async def open(self) -> T:
-        return await self._open()
+        return await awaitable(self._open(), "open")
 
     async def close(self, resource: T) -> None:
-        await self._close(resource)
+        await awaitable(self._close(resource), "close")
 
     async def validate(self, resource: T) -> None:
         if self._validate is not None:
-            await self._validate(resource)
+            await awaitable(self._validate(resource), "validate")
 
     async def reset(self, resource: T) -> None:
         if self._reset is not None:
-            await self._reset(resource)
+            await awaitable(self._reset(resource), "reset")
 
     def verdict(self, error: BaseException) -> Verdict:
         return Verdict.DISCARD if self._verdict is None else self._verdict(error)
@@ -77,12 +78,14 @@ def adapter(
     one it is called after `open`.
 
     Raises:
-      TypeError: one of them cannot be called.
+      TypeError: one of them cannot be called, or is async where it must not be.
     """
     hooks = {"open": open, "close": close, "validate": validate, "reset": reset, "is_clean": is_clean}
     for hook, function in {**hooks, "verdict": verdict}.items():
         if not callable(function) and (function is not None or hook in ("open", "close")):
             raise TypeError(f"{hook} must be callable, not {function!r}")
+    refuse_async(is_clean, "is_clean")
+    refuse_async(verdict, "verdict")
     make: Callable[..., Adapter[T]] = _CallablesAdapter
     if is_clean is not None:
         make = functools.partial(_InspectingAdapter, is_clean=is_clean)

@@ -19,6 +19,7 @@ import trio
 from ._budget import Budget
 from ._errors import PoolClosed
 from ._limits import Limits, Options, limits_from
+from ._misuse import instruments_from, refuse_async_hooks
 from ._pool import Pool
 from ._queue import Priority
 from ._statistics import PoolStatistics
@@ -102,8 +103,12 @@ class KeyedPool(Generic[K, T]):
         if pool is None:
             if self._closed:
                 raise PoolClosed("the keyed pool is closed, or closing; acquire only inside open_keyed_pool()'s block")
+            adapter = self._adapter_for_key(key)
+            if not isinstance(adapter, Adapter):
+                raise TypeError(f"adapter_for_key must return an Adapter, not {adapter!r}")
+            refuse_async_hooks(adapter)
             pool = Pool(
-                self._adapter_for_key(key),
+                adapter,
                 self.limits,
                 budget=self._budget,
                 instruments=self._instruments,
@@ -180,7 +185,7 @@ def open_keyed_pool(
       options: see `Limits`; ``max_size`` limits all keys together, the rest applies to each. ``min_size`` must be 0.
 
     Raises:
-      TypeError, ValueError: an option is not what it should be.
+      TypeError, ValueError: an option, or an instrument, is not what it should be.
     """
     if not callable(adapter_for_key):
         raise TypeError(f"adapter_for_key must be callable, not {adapter_for_key!r}")
@@ -190,7 +195,7 @@ def open_keyed_pool(
     budget = Budget(limits.max_size)
     if max_per_key is not None:
         limits = attrs.evolve(limits, max_size=max_per_key)
-    return _running(adapter_for_key, limits, budget, instruments)
+    return _running(adapter_for_key, limits, budget, instruments_from(instruments))
 
 
 @asynccontextmanager

@@ -533,8 +533,10 @@ class Ledger(Generic[T]):
         # One that is lent now may be idle by the time it expires.
         due = min([due, *(entry.expires_at for entry in self.entries if entry.expires_at > now)])
         if self._staying() > self.limits.min_size:
-            # Whatever comes to be idle later than now is due later than this.
-            due = min(due, (self.idle[0].idle_since if self.idle else now) + self.limits.max_idle)
+            if self.idle:
+                due = min(due, self.idle[0].idle_since + self.limits.max_idle)
+            else:  # whatever comes to be idle later than now is due later than this, or hardly sooner
+                due = min(due, now + max(UPKEEP_PERIOD, self.limits.max_idle))
         return due
 
 

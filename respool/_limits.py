@@ -11,6 +11,10 @@ import attrs
 
 __all__ = ["Limits", "Options", "limits_from"]
 
+# Seconds. What is over sooner is over before it can be of use: resources too old to be lent as soon as they are open,
+# upkeep that does nothing but look at the clock.
+_SHORTEST = 0.001
+
 
 def _count(minimum: int, *, unlimited: bool = False) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
     def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -25,12 +29,12 @@ def _count(minimum: int, *, unlimited: bool = False) -> Callable[[Any, attrs.Att
     return check
 
 
-def _seconds(*, zero: bool = True, finite: bool = False) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+def _seconds(minimum: float = 0, *, finite: bool = False) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
     def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        rule = f"a {'finite ' if finite else ''}number of seconds {'>= 0' if zero else '> 0'}"
+        rule = f"a {'finite ' if finite else ''}number of seconds >= {minimum:g}"
         if not isinstance(value, (int, float)) or isinstance(value, bool):
             raise TypeError(f"{attribute.name} must be {rule}, not {value!r}")
-        if math.isnan(value) or value < 0 or (value == 0 and not zero) or (finite and math.isinf(value)):
+        if not value >= minimum or (finite and math.isinf(value)):  # nan is not >= anything
             raise ValueError(f"{attribute.name} must be {rule}, not {value!r}")
 
     return check
@@ -72,8 +76,8 @@ class Options(TypedDict, total=False):
 class Limits:
     """How many resources a pool may hold, and for how long anything may last.
 
-    Durations are in seconds, counts are integers, and ``math.inf`` means no limit where a limit is optional. Names
-    follow psycopg_pool and asyncpg.
+    Durations are in seconds, counts are integers, and ``math.inf`` means no limit where a limit is optional. Where 0
+    would make no sense, the shortest duration is a millisecond. Names follow psycopg_pool and asyncpg.
 
     Raises:
       TypeError, ValueError: naming the option, the value and the rule it broke.
@@ -101,11 +105,11 @@ class Limits:
     acquire_timeout: float = attrs.field(default=30.0, validator=_seconds())
     """Longest wait of one acquire, unless the call says otherwise. Only waiting is limited: never the use."""
 
-    max_lifetime: float = attrs.field(default=3600.0, validator=_seconds(zero=False))
+    max_lifetime: float = attrs.field(default=3600.0, validator=_seconds(_SHORTEST))
     """Age at which a resource is closed once nobody uses it. Each resource's own limit is up to 10 % shorter, drawn
     at random, so that what was opened together does not end together."""
 
-    max_idle: float = attrs.field(default=600.0, validator=_seconds(zero=False))
+    max_idle: float = attrs.field(default=600.0, validator=_seconds(_SHORTEST))
     """Idle time after which a resource is closed, as long as ``min_size`` remain."""
 
     max_uses: float = attrs.field(default=math.inf, validator=_count(1, unlimited=True))
@@ -116,10 +120,10 @@ class Limits:
     lent, ``math.inf`` never. `Adapter.is_clean` is asked in any case; where an adapter has one, it already
     notices a peer that closed."""
 
-    open_timeout: float = attrs.field(default=10.0, validator=_seconds(zero=False, finite=True))
+    open_timeout: float = attrs.field(default=10.0, validator=_seconds(_SHORTEST, finite=True))
     """Longest time one ``open`` may take."""
 
-    reset_timeout: float = attrs.field(default=5.0, validator=_seconds(zero=False, finite=True))
+    reset_timeout: float = attrs.field(default=5.0, validator=_seconds(_SHORTEST, finite=True))
     """Longest time one ``reset`` or ``validate`` may take. A resource that takes longer is discarded."""
 
     close_timeout: float = attrs.field(default=5.0, validator=_seconds(finite=True))
@@ -128,11 +132,11 @@ class Limits:
     drain_timeout: float = attrs.field(default=10.0, validator=_seconds())
     """How long the end of `open_pool`'s block waits for outstanding leases before it closes their resources."""
 
-    max_hold: float = attrs.field(default=math.inf, validator=_seconds(zero=False))
+    max_hold: float = attrs.field(default=math.inf, validator=_seconds(_SHORTEST))
     """Longest time a lease may last. Then its block is cancelled and ends in `LeaseRevoked`. Costs a cancel scope a
     lease."""
 
-    warn_hold: float = attrs.field(default=math.inf, validator=_seconds(zero=False))
+    warn_hold: float = attrs.field(default=math.inf, validator=_seconds(_SHORTEST))
     """Time after which a lease that is still held is reported in the log, once, with its task and how long it has
     held the resource: most likely a leak."""
 

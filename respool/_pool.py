@@ -43,6 +43,7 @@ from ._entry import Entry, Lease, State
 from ._errors import LeaseRevoked, OpenFailed, PoolClosed, PoolDeadlock, PoolError, PoolOverloaded, PoolTimeout
 from ._ledger import UPKEEP_PERIOD, Ledger
 from ._limits import Limits, Options, limits_from
+from ._misuse import NotAwaitable, awaitable, instruments_from, refuse_async_hooks
 from ._queue import Priority
 from ._statistics import PoolStatistics
 from ._urls import adapter_from_url
@@ -446,7 +447,7 @@ class Pool(Generic[T]):
         started = self._now()
         try:
             with self._time_limit(entry, "open_timeout"):
-                resource = await self.adapter.open()
+                resource = await awaitable(self.adapter.open(), f"{type(self.adapter).__name__}.open")
         except Exception as error:  # noqa: BLE001  # whatever it is, the waiters are told
             self._open_failed(entry, error)
         except BaseException:
@@ -467,7 +468,8 @@ class Pool(Generic[T]):
         verdict = self._verdict(error)
         if Verdict.RETIRE in verdict and entry.generation == ledger.generation:
             ledger.retire_all(now)
-        ledger.open_failed(entry, error, now, permanent=Verdict.PERMANENT in verdict)
+        permanent = Verdict.PERMANENT in verdict or isinstance(error, NotAwaitable)
+        ledger.open_failed(entry, error, now, permanent=permanent)
         logger.warning("%s: could not open a resource: %s", self.name, _brief(error))
         self._tell("open_failed", error)
         if ledger.hopeless():
@@ -482,7 +484,7 @@ class Pool(Generic[T]):
         )
         try:
             with self._time_limit(entry, "reset_timeout"):
-                await hook(entry.resource)
+                await awaitable(hook(entry.resource), f"{type(self.adapter).__name__}.{doing}")
         except Exception as error:  # noqa: BLE001  # whatever it is, the resource is not lent again
             logger.warning("%s: discarding a resource, because %s failed: %s", self.name, doing, _brief(error))
             self._ledger.unrecoverable(entry, self._now())
@@ -498,7 +500,7 @@ class Pool(Generic[T]):
     async def _close(self, entry: Entry[T]) -> None:
         try:
             with self._time_limit(entry, "close_timeout"):
-                await self.adapter.close(entry.resource)
+                await awaitable(self.adapter.close(entry.resource), f"{type(self.adapter).__name__}.close")
         except Exception as error:  # noqa: BLE001  # nobody could do anything about it
             logger.warning("%s: closing a resource failed: %s", self.name, _brief(error))
         self._ledger.gone(entry, self._now())
@@ -570,7 +572,7 @@ class Pool(Generic[T]):
         warn_hold = self.limits.warn_hold
         if warn_hold == math.inf:
             return
-        next_report = now + warn_hold  # of whatever is acquired from now on
+        next_report = now + max(UPKEEP_PERIOD, warn_hold)  # of whatever is acquired from now on
         for lease in [
             lease for entry in self._ledger.entries for lease in entry.leases if not hasattr(lease, "warned")
         ]:
@@ -717,14 +719,17 @@ def open_pool(
       options: see `Limits`.
 
     Raises:
-      TypeError, ValueError: an option, or the URL, is not what it should be.
+      TypeError, ValueError: an option, the URL, the adapter or an instrument is not what it should be.
     """
     if isinstance(adapter, str):
         adapter = adapter_from_url(adapter)
     elif not isinstance(adapter, Adapter):
         made = " (of the class itself an instance must be made)" if isinstance(adapter, type) else ""
         raise TypeError(f"open_pool() takes an Adapter or a URL, not {adapter!r}{made}")
-    return _running(adapter, limits_from(options), budget, instruments)
+    refuse_async_hooks(adapter)
+    if budget is not None and not isinstance(budget, Budget):
+        raise TypeError(f"budget must be a Budget, not {budget!r}")
+    return _running(adapter, limits_from(options), budget, instruments_from(instruments))
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ BELOW_THE_POOL = {
     "_deadlock",
     "_errors",
     "_ledger",
+    "_misuse",
     "_telling",
     "_urls",
     "abc",
@@ -39,7 +40,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_budget": {"_entry"},
     "_ledger": {*BOOKS, "_budget"},
     "_telling": {"_entry", "_ledger", "_statistics"},
-    "_callables": {"abc"},
+    "_misuse": {"abc"},
+    "_callables": {"_misuse", "abc"},
     "_urls": {"abc"},
     "_pool": BELOW_THE_POOL,
     "_keyed": {*BELOW_THE_POOL, "_pool"},
@@ -47,7 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 
 # Modules that work on plain values, with the time as an argument.
-WITHOUT_TRIO = {*BOOKS, "_budget", "_clocks", "_ledger", "_telling", "abc"}
+WITHOUT_TRIO = {*BOOKS, "_budget", "_clocks", "_ledger", "_misuse", "_telling", "abc"}
 
 # Modules that users import by name, when they have what it integrates with.
 INTEGRATIONS = {"respool.opentelemetry": {"opentelemetry"}, "respool.prometheus": {"prometheus_client"}}

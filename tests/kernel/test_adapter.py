@@ -146,3 +146,103 @@ def test_verdicts_combine() -> None:
     assert not Verdict.KEEP
     assert Verdict.DISCARD in Verdict.DISCARD | Verdict.PERMANENT
     assert Verdict.RETIRE not in Verdict.DISCARD | Verdict.PERMANENT
+
+
+class Unfit(Recorder):
+    """Functions that are async where they should not be, and not where they should."""
+
+    def open_at_once(self) -> int:
+        return 1
+
+    async def is_clean_some_day(self, number: int) -> bool:
+        return True
+
+    async def verdict_some_day(self, error: BaseException) -> Verdict:
+        return Verdict.KEEP
+
+
+async def test_an_open_that_is_not_async_is_told_at_once(autojump_clock: MockClock) -> None:
+    """As the mistake that it is: nobody waits for it to work the next time."""
+    recorder = Unfit()
+    slip: Any = recorder.open_at_once
+    methods = {"open": lambda _: 1, "close": Bare.close}
+    for adapter, name in (
+        (respool.adapter(open=slip, close=recorder.close), "open"),
+        (type("Hasty", (Adapter,), methods)(), "Hasty.open"),
+    ):
+        async with respool.open_pool(adapter) as pool:
+            with pytest.raises(respool.OpenFailed, match="trying again will not help") as raised:
+                await borrow(pool)
+            assert trio.current_time() == 0
+        assert str(raised.value.__cause__) == f"{name} must be an async function; it returned int, not an awaitable"
+
+
+async def test_other_hooks_that_are_not_async_are_told_in_the_log(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By name; and the resource is not lent again."""
+    recorder = Recorder()
+    slip: Any = lambda _: None  # noqa: E731
+    adapter = respool.adapter(open=recorder.open, close=slip, reset=slip, is_clean=lambda number: number != 1)
+    async with respool.open_pool(adapter) as pool:
+        assert await borrow(pool) == 1
+        await trio.sleep(1)
+        assert await borrow(pool) == 2
+    assert [message.partition("NotAwaitable: ")[2] for message in caplog.messages] == [
+        f"{hook} must be an async function; it returned NoneType, not an awaitable"
+        for hook in ("reset", "close", "close")
+    ]
+
+
+async def test_a_function_that_returns_an_awaitable_will_do(autojump_clock: MockClock) -> None:
+    """Not every function that is fit is a coroutine function."""
+    recorder = Recorder()
+    adapter = respool.adapter(open=lambda: recorder.open(), close=functools.partial(recorder.close))
+    async with respool.open_pool(adapter) as pool:
+        assert await borrow(pool) == 1
+
+
+@pytest.mark.parametrize("hook", ["is_clean", "verdict"])
+async def test_a_synchronous_hook_that_is_async_is_refused(hook: str) -> None:
+    """Its answer, a coroutine, would always count as a yes."""
+    recorder = Unfit()
+    slip: Any = {hook: getattr(recorder, f"{hook}_some_day")}
+    with pytest.raises(TypeError, match=f"^{hook} must not be an async function"):
+        respool.adapter(open=recorder.open, close=recorder.close, **slip)
+    adapter: Adapter[object] = type("Slow", (Bare,), slip)()
+    with pytest.raises(TypeError, match=f"^Slow.{hook} must not be an async function"):
+        respool.open_pool(adapter)
+    async with respool.open_keyed_pool({"key": adapter}.__getitem__) as pool:
+        with pytest.raises(TypeError, match=f"^Slow.{hook} must not be an async function"):
+            await pool.acquire("key").__aenter__()
+
+
+async def test_what_is_no_instrument_is_refused() -> None:
+    """At once, and not when it is first to be told something."""
+    for wrong, told in (
+        ([respool.Instrument(), "me"], "instruments must be Instrument objects, not 'me'"),
+        ([respool.Instrument], "instruments must be Instrument objects, not <class 'respool.abc.Instrument'>"),
+        (5, "instruments must be a sequence of Instrument objects, not 5"),
+    ):
+        instruments: Any = wrong
+        with pytest.raises(TypeError) as raised:
+            respool.open_pool(Bare(), instruments=instruments)
+        assert str(raised.value) == told
+        with pytest.raises(TypeError) as raised:
+            respool.open_keyed_pool(lambda _: Bare(), instruments=instruments)
+        assert str(raised.value) == told
+
+
+async def test_what_is_no_budget_is_refused() -> None:
+    """At once."""
+    budget: Any = 5
+    with pytest.raises(TypeError, match="budget must be a Budget, not 5"):
+        respool.open_pool(Bare(), budget=budget)
+
+
+async def test_what_is_no_adapter_for_a_key_is_refused() -> None:
+    """By the acquire for that key."""
+    adapter_for_key: Any = {"a": Bare(), "b": 5}.get
+    async with respool.open_keyed_pool(adapter_for_key) as pool, pool.acquire("a"):
+        with pytest.raises(TypeError, match="adapter_for_key must return an Adapter, not 5"):
+            await pool.acquire("b").__aenter__()

@@ -56,8 +56,24 @@ OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, type[Exception], str]]]] = {
             (True, TypeError, f"{SECONDS} >= 0"),
         ],
     ),
-    "max_lifetime": ([0.1, 3600, math.inf], [(0, ValueError, f"{SECONDS} > 0"), (-1, ValueError, f"{SECONDS} > 0")]),
-    "max_idle": ([0.1, 600, math.inf], [(0, ValueError, f"{SECONDS} > 0"), (None, TypeError, f"{SECONDS} > 0")]),
+    "max_lifetime": (
+        [0.001, 3600, math.inf],
+        [
+            (0, ValueError, f"{SECONDS} >= 0.001"),
+            (1e-9, ValueError, f"{SECONDS} >= 0.001"),
+            (math.nan, ValueError, f"{SECONDS} >= 0.001"),
+        ],
+    ),
+    "max_idle": (
+        [0.001, 600, math.inf],
+        [
+            (0, ValueError, f"{SECONDS} >= 0.001"),
+            (1e-9, ValueError, f"{SECONDS} >= 0.001"),
+            (None, TypeError, f"{SECONDS} >= 0.001"),
+        ],
+    ),
+    "max_hold": ([0.001, math.inf], [(0.0009, ValueError, f"{SECONDS} >= 0.001")]),
+    "warn_hold": ([0.001, math.inf], [(0.0009, ValueError, f"{SECONDS} >= 0.001")]),
     "max_uses": (
         [1, 500, math.inf],
         [
@@ -68,11 +84,11 @@ OPTIONS: dict[str, tuple[list[Any], list[tuple[Any, type[Exception], str]]]] = {
     "validate_after": ([0, 0.5, math.inf], [(-0.1, ValueError, f"{SECONDS} >= 0")]),
     "open_timeout": (
         [0.1, 10],
-        [(0, ValueError, f"{FINITE} > 0"), (math.inf, ValueError, f"{FINITE} > 0")],
+        [(0, ValueError, f"{FINITE} >= 0.001"), (math.inf, ValueError, f"{FINITE} >= 0.001")],
     ),
     "reset_timeout": (
         [0.1, 10],
-        [(0, ValueError, f"{FINITE} > 0"), (math.inf, ValueError, f"{FINITE} > 0")],
+        [(0, ValueError, f"{FINITE} >= 0.001"), (math.inf, ValueError, f"{FINITE} >= 0.001")],
     ),
     "close_timeout": (
         [0, 10],

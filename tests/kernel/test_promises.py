@@ -1266,6 +1266,18 @@ async def test_upkeep_does_not_spin_when_seconds_are_rounded(
         assert pool.statistics().discards["unused"] == 1
 
 
+async def test_upkeep_rests_however_short_the_times_are(autojump_clock: MockClock) -> None:
+    """It looks for what is due ten times a second at most, as long as nothing is."""
+    options: dict[str, Any] = dict.fromkeys(("max_idle", "max_lifetime", "warn_hold"), 0.001)
+    async with respool.open_pool(GatedAdapter(), **options) as pool, pool.acquire():
+        await trio.sleep(1)  # until the lease has been reported, and the resource has expired under it
+        watch = Watch(pool)
+        trio.lowlevel.add_instrument(watch)
+        await trio.sleep(10)
+        trio.lowlevel.remove_instrument(watch)
+    assert watch.steps <= 105
+
+
 async def test_an_acquire_is_used_once(autojump_clock: MockClock) -> None:
     """Entering what `acquire` returned a second time is refused, above all while the first time is waiting."""
     async with respool.open_pool(GatedAdapter(), max_size=1) as pool:

@@ -529,4 +529,41 @@ MUTANTS = [
         "            return await _Acquire.__aenter__(self)\n",
         "            return None\n",
     ),
+    # Mistakes.
+    Mutant(
+        "an open that is not async is tried again and again",
+        "_pool.py",
+        " or isinstance(error, NotAwaitable)",
+        "",
+    ),
+    Mutant(
+        "an async is_clean always says yes",
+        "_pool.py",
+        "    refuse_async_hooks(adapter)\n",
+        "",
+    ),
+    Mutant(
+        "what is no instrument is noticed when it is first to be told something",
+        "_misuse.py",
+        "        if not isinstance(instrument, Instrument):\n",
+        "        if instrument is None:\n",
+    ),
+    Mutant(
+        "a lifetime may be over before it has begun",
+        "_limits.py",
+        "_SHORTEST = 0.001",
+        "_SHORTEST = 0",
+    ),
+    Mutant(
+        "upkeep spins while nothing is idle, if max_idle is short",
+        "_ledger.py",
+        "due = min(due, now + max(UPKEEP_PERIOD, self.limits.max_idle))",
+        "due = min(due, now + self.limits.max_idle)",
+    ),
+    Mutant(
+        "upkeep spins if warn_hold is short",
+        "_pool.py",
+        "now + max(UPKEEP_PERIOD, warn_hold)",
+        "now + warn_hold",
+    ),
 ]
