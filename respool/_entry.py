@@ -80,6 +80,7 @@ class Entry(Generic[T]):
     state: State = State.OPENING
     resource: T = attrs.field(default=None, repr=False)  # set before it is ever lent
     generation: int = 0
+    opened_at: float = 0.0  # set when opened
     expires_at: float = -math.inf  # set when opened; again -inf once the entry is doomed
     doom: Discard | None = None  # why it is to be closed as soon as nobody holds it, whatever its age
     discarded: Discard | None = None  # why it was, from CLOSING on

@@ -196,6 +196,7 @@ class Ledger(Generic[T]):
         """`Adapter.open` returned."""
         self._arrived(entry)
         entry.resource = resource
+        entry.opened_at = now
         if entry.doom is None:
             entry.expires_at = now + self.limits.max_lifetime * (1 - random.random() * _LIFETIME_JITTER)  # noqa: S311
         self.opened_total += 1

@@ -503,7 +503,10 @@ class Pool(Generic[T]):
                 await awaitable(self.adapter.close(entry.resource), f"{type(self.adapter).__name__}.close")
         except Exception as error:  # noqa: BLE001  # nobody could do anything about it
             logger.warning("%s: closing a resource failed: %s", self.name, _brief(error))
-        self._ledger.gone(entry, self._now())
+        now = self._now()
+        self._ledger.gone(entry, now)
+        assert entry.discarded is not None, "bug: closed for no reason"
+        self._tell("closed", entry.discarded.value, now - entry.opened_at)
         self._follow_up()
 
     @contextmanager

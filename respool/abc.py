@@ -151,5 +151,8 @@ class Instrument:
     def discarded(self, pool: Pool[Any], reason: str) -> None:
         """A resource is about to be closed. `reason` is a key of `PoolStatistics.discards`."""
 
+    def closed(self, pool: Pool[Any], reason: str, age: float) -> None:
+        """A resource has been closed, `age` seconds after it was opened; `reason` as it was told to `discarded`."""
+
     def recovered(self, pool: Pool[Any]) -> None:
         """A resource that was left unclean, or was idle for long, has been found or made fit to be lent again."""

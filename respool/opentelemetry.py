@@ -26,6 +26,8 @@ _Pools = Sequence[Pool[Any]]
 
 # Those that the conventions prescribe for operations, in seconds. The SDK's own are meant for milliseconds.
 _BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+# Those that they prescribe for how long a server's connections last, and a few more up to our default max_lifetime.
+_AGES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 2700, 3600)
 
 
 class PoolMetrics(Instrument):
@@ -56,6 +58,8 @@ class PoolMetrics(Instrument):
         self._create_time = self._histogram(f"{prefix}.create_time", "Time it took to open a connection")
         self._wait_time = self._histogram(f"{prefix}.wait_time", "Time it took to obtain a connection from the pool")
         self._use_time = self._histogram(f"{prefix}.use_time", "Time between borrowing a connection and returning it")
+        lifetime = "http.client.connection.duration" if http else "respool.connection.duration"
+        self._duration = self._histogram(lifetime, "Time between opening a connection and closing it", _AGES)
         self._refusals = meter.create_counter(
             "respool.refusals", "{acquire}", "Acquires that ended in an error, by error.type"
         )
@@ -112,6 +116,10 @@ class PoolMetrics(Instrument):
         """Count the discard by its reason."""
         self._discards.add(1, {**self._pools[pool], "respool.discard.reason": reason})
 
+    def closed(self, pool: Pool[Any], reason: str, age: float) -> None:
+        """Record how long the connection lasted."""
+        self._duration.record(age, self._pools[pool])
+
     # ... and what is so is looked up when the SDK asks, usually in a thread of its own.
 
     def _groups(self) -> Iterator[tuple[_Attributes, _Pools]]:
@@ -161,8 +169,8 @@ class PoolMetrics(Instrument):
 
         return observe
 
-    def _histogram(self, name: str, description: str) -> Histogram:
-        return self._meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=_BUCKETS)
+    def _histogram(self, name: str, description: str, buckets: Sequence[float] = _BUCKETS) -> Histogram:
+        return self._meter.create_histogram(name, "s", description, explicit_bucket_boundaries_advisory=buckets)
 
 
 def _statistics(pools: _Pools) -> list[PoolStatistics]:

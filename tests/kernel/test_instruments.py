@@ -28,7 +28,7 @@ from respool.testing import FakeResource, GatedAdapter, GatedError
 
 FakePool = Pool[FakeResource]
 
-EVENTS = ("acquired", "returned", "refused", "cancelled", "opened", "open_failed", "discarded", "recovered")
+EVENTS = ("acquired", "returned", "refused", "cancelled", "opened", "open_failed", "discarded", "closed", "recovered")
 HOOKS = ("started", *EVENTS, "ended")
 
 
@@ -78,7 +78,7 @@ async def test_a_lease_that_goes_well(autojump_clock: MockClock) -> None:
         assert recorder.take() == [("opened", 1.0), ("acquired", 1.0), ("returned", 2.0, None)]
         await use(pool, 3)
         assert recorder.take() == [("acquired", 0.0), ("returned", 3.0, None)]
-    assert recorder.take() == [("discarded", "closed")]
+    assert recorder.take() == [("discarded", "closed"), ("closed", "closed", 5.0)]
     assert recorder.pools == {pool}
 
 
@@ -94,6 +94,8 @@ async def test_a_lease_that_ends_in_an_error(autojump_clock: MockClock) -> None:
         with pytest.raises(GatedError):
             await use(pool, 1, error)
         assert sorted(recorder.take()[1:], key=str) == [("discarded", "broken"), ("returned", 1.0, error)]
+        await trio.sleep(1)
+        assert recorder.take() == [("closed", "broken", 2.0)]
         with trio.move_on_after(5):
             await use(pool, math.inf)
         (*_, (hook, used, cancelled)) = recorder.take()
@@ -125,12 +127,26 @@ async def test_a_recovered_resource(autojump_clock: MockClock) -> None:
         await trio.sleep(40)
         adapter.script("validate", "error")
         await use(pool)
-        assert recorder.take()[:2] == [("discarded", "invalid"), ("opened", 0.0)]
+        assert sorted(recorder.take()[:3]) == [("closed", "invalid", 80.0), ("discarded", "invalid"), ("opened", 0.0)]
         async with pool.acquire() as resource:
             resource.dirty = True
             adapter.script("reset", "error")
         await wait_all_tasks_blocked()
-        assert recorder.take()[-1] == ("discarded", "broken")
+        assert recorder.take()[-2:] == [("discarded", "broken"), ("closed", "broken", 0.0)]
+
+
+async def test_a_resource_is_closed_for_a_reason_at_an_age(autojump_clock: MockClock) -> None:
+    """When its closing is over, however it ends; its age counts from when it was open."""
+    recorder = Recorder()
+    adapter = GatedAdapter(open="slow", close="slow")
+    adapter.script("close", "slow", "error", "never")
+    async with open_pool(adapter, max_uses=1, close_timeout=5, instruments=[recorder]) as pool:
+        for closing in (1, 0, 5):
+            await use(pool, 3)
+            assert recorder.take()[2:] == [("discarded", "used up"), ("returned", 3.0, None)]
+            await trio.sleep(closing)
+            await wait_all_tasks_blocked()
+            assert recorder.take() == [("closed", "used up", 3.0 + closing)]
 
 
 async def test_an_open_that_fails(autojump_clock: MockClock) -> None:
@@ -327,7 +343,8 @@ async def test_instruments_of_a_keyed_pool(autojump_clock: MockClock) -> None:
         for key in "ab":
             async with pool.acquire(key):
                 pass
-    assert [told[0] for told in recorder.take()] == [*["opened", "acquired", "returned"] * 2, *["discarded"] * 2]
+    told = [event for event, *_ in recorder.take()]
+    assert told == [*["opened", "acquired", "returned"] * 2, *["discarded"] * 2, *["closed"] * 2]
     assert {pool.adapter for pool in recorder.pools} == set(adapters.values())
 
 

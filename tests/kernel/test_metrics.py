@@ -156,6 +156,7 @@ async def test_names_and_units_are_those_of_the_conventions(reader: Reader, auto
         "respool.cancelled_acquires",
         "respool.open_failures",
         "respool.discards",
+        "respool.connection.duration",
         "respool.oldest_wait",
         "respool.longest_hold",
     }
@@ -271,6 +272,28 @@ async def test_http_names(reader: Reader, autojump_clock: MockClock) -> None:
     assert set(points[0].attributes) == {"http.connection.state", "server.address", "server.port"}
     assert [name for name in found if name.startswith("db.")] == []
     assert told["respool.connection.wait_time"] == {of(*here): (1, 0)}
+
+
+@pytest.mark.parametrize(
+    ("http", "name", "attributes"),
+    [
+        (True, "http.client.connection.duration", {"server.address": "shop.example", "server.port": 80}),
+        (False, "respool.connection.duration", {POOL: "shop.example:80"}),
+    ],
+)
+async def test_how_long_connections_lasted(
+    http: bool, name: str, attributes: dict[str, Any], reader: Reader, autojump_clock: MockClock
+) -> None:
+    """Under HTTP's name for it, by server; in databases' conventions there is none."""
+    metrics = [PoolMetrics(http=http, meter_provider=reader.provider)]
+    adapter = respool.adapter(open=make, close=drop, name="shop.example:80")
+    async with respool.open_pool(adapter, min_size=2, instruments=metrics):
+        await trio.sleep(700)
+    metric = reader.metrics()[name]
+    (point,) = metric.data.data_points
+    assert (metric.unit, point.count, point.sum) == ("s", 2, 1400)
+    assert point.bucket_counts[point.explicit_bounds.index(1200)] == 2
+    assert point.attributes == attributes
 
 
 async def test_http_needs_a_server(reader: Reader, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:

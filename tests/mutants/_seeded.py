@@ -529,6 +529,13 @@ MUTANTS = [
         "            return await _Acquire.__aenter__(self)\n",
         "            return None\n",
     ),
+    # Telling.
+    Mutant(
+        "a resource's age counts from when its opening began, or from never",
+        "_ledger.py",
+        "        entry.opened_at = now\n",
+        "",
+    ),
     # Mistakes.
     Mutant(
         "an open that is not async is tried again and again",

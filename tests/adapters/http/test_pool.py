@@ -9,8 +9,11 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 import trio.testing
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from respool_http import (
     Body,
+    HTTPAdapter,
     HTTPPool,
     InvalidRequest,
     Origin,
@@ -22,6 +25,7 @@ from respool_http import (
 from respool_http._pool import PooledRequest
 
 import respool
+from respool.opentelemetry import PoolMetrics
 
 from .scripted import OK, Peer, Script, always, serve
 
@@ -256,3 +260,24 @@ async def test_timeouts_and_broken_answers_are_not_repeated(
         await trio.testing.wait_all_tasks_blocked(0.01)
         mock_clock.jump(1)
     assert seen == 3
+
+
+@pytest.mark.parametrize(
+    ("origin", "address", "port"),
+    [
+        ("http://shop.example", "shop.example", 80),
+        ("https://shop.example", "shop.example", 443),
+        ("http://127.0.0.1:8080", "127.0.0.1", 8080),
+        ("https://[::1]:8443", "::1", 8443),
+    ],
+)
+async def test_metrics_name_the_server(origin: str, address: str, port: int) -> None:
+    """As OpenTelemetry's conventions for HTTP require."""
+    reader = InMemoryMetricReader()
+    metrics = PoolMetrics(http=True, meter_provider=MeterProvider([reader], shutdown_on_exit=False))
+    async with respool.open_pool(HTTPAdapter(origin), instruments=[metrics]):
+        data = reader.get_metrics_data()
+    assert data is not None
+    (scope,) = data.resource_metrics[0].scope_metrics
+    (metric,) = (metric for metric in scope.metrics if metric.name == "http.client.active_requests")
+    assert [point.attributes for point in metric.data.data_points] == [{"server.address": address, "server.port": port}]
