@@ -151,6 +151,17 @@ class Ledger(Generic[T]):
         if self.idle or len(self.entries) < self.limits.max_size:
             self.provide(now)
 
+    def lend_or_enqueue_again(self, lease: Lease[T], now: float) -> bool:
+        """What `lease` was given was closed before its task knew: give it something else, or its old place in line."""
+        queue = self.queue
+        if (not queue.size or (lease.line == URGENT and not queue.count_urgent())) and self.try_lend(lease, now):
+            return True
+        lease.error = None
+        queue.push_back(lease)
+        self.due = min(self.due, now + UPKEEP_PERIOD, lease.latest_start)
+        self.provide(now)
+        return False
+
     def give_up(self, lease: Lease[T], now: float) -> None:
         """`lease`'s task was cancelled while it waited."""
         self.queue.remove(lease, late=now >= min(lease.latest_start, lease.deadline))

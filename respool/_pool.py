@@ -109,15 +109,23 @@ class _Acquire(Lease[T]):
                 raise self.error
         entry = self.entry
         if entry is None:  # the resource was closed before this task came to use it
-            self.task = None
-            if not lent:
-                timeout = pool.limits.acquire_timeout if self._timeout is None else self._timeout
-                self._timeout = max(0.0, timeout - (pool._now() - self.waiting_since))
-            return await _Acquire.__aenter__(self)
+            if lent:
+                self.waiting_since, self.latest_start, self.deadline = now, now + pool._timeout(self), math.inf
+            entry, lent = await self._acquire_again(), False
         if pool._instruments:
             pool._tell("acquired", 0.0 if lent else self.since - self.waiting_since)
         resource: T = entry.resource
         return resource
+
+    async def _acquire_again(self) -> Entry[T]:
+        """Wait once more, in the place in line that this lease has by its `waiting_since`."""
+        while self.entry is None:
+            if not self._pool._lend_or_enqueue_again(self):
+                await wait_task_rescheduled(self._give_up)
+                if self.error is not None:
+                    raise self.error
+        entry: Entry[T] = self.entry
+        return entry
 
     def _give_up(self, _: RaiseCancelT) -> Abort:
         pool = self._pool
@@ -369,6 +377,21 @@ class Pool(Generic[T]):
         if ledger.due < self._nap_ends:
             self._wake_upkeep()
 
+    def _lend_or_enqueue_again(self, lease: _Acquire[T]) -> bool:
+        """Serve a lease that has lost what it was given, or let it wait in its old place, which cannot be refused."""
+        ledger = self._ledger
+        if ledger.closed:
+            raise self._closed_error()
+        if ledger.hopeless():
+            raise self._open_failed_error()
+        lent = ledger.lend_or_enqueue_again(lease, self._now())
+        self._follow_up()
+        return lent
+
+    def _timeout(self, lease: _Acquire[T]) -> float:
+        """How long `lease` may wait."""
+        return self.limits.acquire_timeout if lease._timeout is None else lease._timeout
+
     def _refuse(self) -> None:
         """Raise if there is no point in waiting."""
         ledger = self._ledger
@@ -545,7 +568,7 @@ class Pool(Generic[T]):
         """Its time is up: its own, or what its caller's cancel scopes leave."""
         assert isinstance(lease, _Acquire), "bug: somebody else's lease"
         waited = now - lease.waiting_since
-        own = self.limits.acquire_timeout if lease._timeout is None else lease._timeout
+        own = self._timeout(lease)
         in_full = lease.latest_start >= lease.waiting_since + own  # not `waited >= own`, which rounding may make false
         error = self._timeout_error(waited) if in_full else self._too_late_error(waited)
         self._ledger.dismiss(lease, error, late=True)

@@ -89,6 +89,16 @@ class Queue(Generic[T]):
         else:
             self._push_on_heap(lease)
 
+    def push_back(self, lease: Lease[T]) -> None:
+        """Put a lease that has been here before all who came no earlier. As slow as there are many of them."""
+        line = self._lines[lease.line]
+        later = [other for other in line if other.waiting_since >= lease.waiting_since]
+        line[lease] = None
+        for other in later:
+            line.move_to_end(other)
+        self.size += 1
+        self._push_on_heap(lease)
+
     def pop(self) -> Lease[T]:
         """Take out the lease to serve next. There must be one."""
         urgent, normal, bulk = self._lines

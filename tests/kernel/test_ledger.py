@@ -66,6 +66,12 @@ class Books:
             self.ledger.enqueue(lease, self.now, self.now + timeout)
         return lease
 
+    def acquire_again(self, lease: Lease[Thing]) -> None:
+        """What a task does that finds its resource closed before it came to use it."""
+        if not hasattr(lease, "waiting_since"):
+            lease.waiting_since, lease.latest_start = lease.since, lease.since + 30
+        self.ledger.lend_or_enqueue_again(lease, self.now)
+
     def give_up(self, lease: Lease[Thing]) -> None:
         self.ledger.give_up(lease, self.now)
 
@@ -380,6 +386,21 @@ class LedgerMachine(RuleBasedStateMachine):
             lease.entry.resource.clean = clean or len(lease.entry.leases) > 1 or not self.books.asks
         self.books.check_in(lease, broken=broken)
         self.totals["used"] += 1
+
+    @precondition(lambda self: not self.books.ledger.closed and any(lease.entry is None for lease in self.holding))
+    @rule()
+    def acquire_again(self) -> None:
+        """A task learns only now that it has been given something that was closed at once."""
+        lease = next(lease for lease in self.holding if lease.entry is None)
+        self.holding.remove(lease)
+        self.books.acquire_again(lease)
+        if lease.entry is None:
+            place = lease.line, lease.waiting_since
+            self.waiting.insert(sum((other.line, other.waiting_since) < place for other in self.waiting), lease)
+        else:
+            assert all(lease.line < other.line for other in self.waiting), "overtook a waiting task"
+            self.lent(lease)
+        self.books.upkeep()
 
     # What the world does.
 

@@ -526,8 +526,14 @@ MUTANTS = [
     Mutant(
         "a resource closed at the hand-over is lent",
         "_pool.py",
-        "            return await _Acquire.__aenter__(self)\n",
+        "            entry, lent = await self._acquire_again(), False\n",
         "            return None\n",
+    ),
+    Mutant(
+        "whoever lost a resource at the hand-over waits behind everybody",
+        "_queue.py",
+        "            line.move_to_end(other)\n",
+        "            pass\n",
     ),
     # Telling.
     Mutant(
