@@ -59,11 +59,6 @@ def fresh_redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def nginx_server() -> Iterator[NginxServer]:
-    with NginxServer() as server:
-        yield server
-
-
-@pytest.fixture
-def fresh_nginx_server() -> Iterator[NginxServer]:
-    with NginxServer() as server:
+    """``/echo?question`` answers with the question."""
+    with NginxServer(extra="location /echo { return 200 $args; }") as server:
         yield server

@@ -1,14 +1,16 @@
 """Measures what a pool loses, mixes up and leaves behind when its users are cancelled: at every point, and in storms.
 
 For any pool of connections, ours or not, whose server is reached through a `FaultProxy`: that counts what the server
-sees. `Subject` is all that is asked of the pool.
+sees. `Subject` is all that is asked of the pool. For tests with storms of their own: `opened_pool`, `use` and `look`.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
@@ -19,7 +21,7 @@ from respool import PoolOverloaded
 from respool.testing import cancel_everywhere
 from tests.fault_proxy import FaultProxy
 
-__all__ = ["Losses", "Subject", "at_every_point", "in_a_storm"]
+__all__ = ["Lender", "Losses", "Subject", "at_every_point", "in_a_storm", "look", "opened_pool", "use"]
 
 
 class Lender(Protocol):
@@ -42,8 +44,10 @@ class Subject:
     """Between the pool and its server. Nobody else uses it."""
     opened: Callable[[Any], int] | None = None
     """How many connections the pool has opened so far. Default: how many the proxy has accepted."""
-    patience: float = 2.0
+    patience: float = 10.0
     """Seconds within which all slots are to be acquired once nobody uses them."""
+    errors: tuple[type[Exception], ...] = (Exception,)
+    """What an operation may raise when the server or the network fails."""
 
 
 @attrs.define
@@ -64,7 +68,9 @@ class Losses:
     refused: int = 0
     """Operations refused because their deadline left too little time."""
     failed: int = 0
-    """Operations that raised an error although nothing but a cancellation had happened."""
+    """Operations that raised one of `Subject.errors`: no loss only where a server or a network failed."""
+    strange: list[str] = attrs.field(factory=list)
+    """Tracebacks of operations that raised anything else."""
     swallowed: int = 0
     """Cancellations that an operation swallowed."""
     orphans: int = 0
@@ -90,7 +96,7 @@ async def at_every_point(subject: Subject, *, warm: bool) -> Losses:
         await _ask(subject, opened.pool, next(questions), losses)
 
     async def check(opened: _OpenPool) -> None:
-        await _look(subject, opened.pool, losses)
+        await look(subject, opened.pool, losses)
         opened.over.set()
         await opened.closed.wait()
 
@@ -112,7 +118,7 @@ class _OpenPool:
 
 
 async def _keep_open(subject: Subject, losses: Losses, task_status: trio.TaskStatus[_OpenPool]) -> None:
-    async with _opened(subject, losses) as pool:
+    async with opened_pool(subject, losses) as pool:
         opened = _OpenPool(pool)
         task_status.started(opened)
         await opened.over.wait()
@@ -126,27 +132,17 @@ async def in_a_storm(
     losses = Losses()
     chance = random.Random(seed)
     questions = map(str, range(operations))
-
-    async def user(pool: Lender) -> None:
-        for question in questions:
-            with trio.move_on_after(chance.uniform(0, longest)) as scope:
-                await _ask(subject, pool, question, losses)
-            if scope.cancelled_caught:
-                losses.cancelled += 1
-                losses.exits.append(trio.current_time() - scope.deadline)
-            else:
-                losses.completed += 1
-
-    async with _opened(subject, losses) as pool:
+    async with opened_pool(subject, losses) as pool:
         async with trio.open_nursery() as nursery:
             for _ in range(tasks):
-                nursery.start_soon(user, pool)
-        await _look(subject, pool, losses)
+                nursery.start_soon(use, subject, pool, losses, questions, chance, longest)
+        await look(subject, pool, losses)
     return losses
 
 
 @asynccontextmanager
-async def _opened(subject: Subject, losses: Losses) -> AsyncIterator[Lender]:
+async def opened_pool(subject: Subject, losses: Losses) -> AsyncIterator[Lender]:
+    """Open the pool, and see what is left when it is closed."""
     before = subject.proxy.accepted
     async with subject.open() as pool:
         yield pool
@@ -155,19 +151,42 @@ async def _opened(subject: Subject, losses: Losses) -> AsyncIterator[Lender]:
     await _count_orphans(subject, 0, losses)
 
 
+async def use(
+    subject: Subject,
+    pool: Lender,
+    losses: Losses,
+    questions: Iterable[str],
+    chance: random.Random,
+    longest: float,
+    patient: float = 0.0,
+) -> None:
+    """Ask each question, cancelled at a random moment up to `longest` seconds later, but never in `patient` cases."""
+    for question in questions:
+        seconds = math.inf if chance.random() < patient else chance.uniform(0, longest)
+        with trio.move_on_after(seconds) as scope:
+            await _ask(subject, pool, question, losses)
+        if scope.cancelled_caught:
+            losses.cancelled += 1
+            losses.exits.append(trio.current_time() - scope.deadline)
+        else:
+            losses.completed += 1
+
+
 async def _ask(subject: Subject, pool: Lender, question: str, losses: Losses) -> None:
     try:
         async with pool.acquire() as connection:
             answer = await subject.ask(connection, question)
     except PoolOverloaded:
         losses.refused += 1  # told that it will run out of time, a little before it does
-    except Exception:  # noqa: BLE001 - whatever it is, it is counted
+    except subject.errors:
         losses.failed += 1
+    except Exception:  # noqa: BLE001 - whatever it is, it is told
+        losses.strange.append(traceback.format_exc())
     else:
         losses.wrong_answers += answer != question
 
 
-async def _look(subject: Subject, pool: Lender, losses: Losses) -> None:
+async def look(subject: Subject, pool: Lender, losses: Losses) -> None:
     """Acquire all slots at once, use each, and count what the server sees."""
     acquired = 0
     everybody = trio.Event()
@@ -181,10 +200,19 @@ async def _look(subject: Subject, pool: Lender, losses: Losses) -> None:
                 everybody.set()
             await everybody.wait()
 
+    async def hold_at_last(question: str) -> None:
+        """What a failure has broken may still be in use."""
+        while True:
+            try:
+                return await hold(question)
+            except subject.errors:
+                losses.failed += 1
+                await trio.lowlevel.checkpoint()
+
     with trio.move_on_after(subject.patience):
         async with trio.open_nursery() as nursery:
             for number in range(subject.size):
-                nursery.start_soon(hold, f"look {number}")
+                nursery.start_soon(hold_at_last, f"look {number}")
     losses.lost_slots = max(losses.lost_slots, subject.size - acquired)
     await _count_orphans(subject, subject.size, losses)
 

@@ -117,6 +117,8 @@ def respool_subject(proxy: FaultProxy) -> Subject:
 
 
 def plain_subject(kind: type[PlainPool], proxy: FaultProxy) -> Subject:
+    patience = 10.0 if kind is PlainPool else 0.3  # what is lost does not come back
+
     @asynccontextmanager
     async def open_plain_pool() -> AsyncIterator[PlainPool]:
         pool = kind(EchoAdapter(proxy.host, proxy.port))
@@ -125,12 +127,13 @@ def plain_subject(kind: type[PlainPool], proxy: FaultProxy) -> Subject:
         finally:
             pool.close()
 
-    return Subject(open_plain_pool, SIZE, ask, proxy, patience=0.3)
+    return Subject(open_plain_pool, SIZE, ask, proxy, patience=patience)
 
 
 def assert_nothing_lost(losses: Losses) -> None:
     assert losses.cancelled > 0
     assert losses.lost_slots == losses.wrong_answers == losses.failed == losses.swallowed == losses.orphans == 0, losses
+    assert not losses.strange
 
 
 @LATENCIES

@@ -9,7 +9,6 @@ import pytest
 import trio
 from respool_http import Connection, HTTPAdapter, ServerDisconnected
 
-import respool
 from respool.testing import check_adapter
 from tests.fault_proxy import Fault, FaultProxy
 from tests.servers import NginxServer
@@ -68,22 +67,6 @@ async def test_nginx_refuses_a_body_that_is_too_large_while_it_is_sent(nginx: Ng
         async with connection.request("POST", "/small", body=body()) as response:
             assert response.status_code == 413
         assert not connection.is_clean()
-
-
-async def test_a_pool_outlives_a_restart(fresh_nginx_server: NginxServer) -> None:
-    server = fresh_nginx_server
-
-    async def get() -> bytes:
-        async with pool.acquire() as connection, connection.request("GET", "/") as response:
-            return await response.aread()
-
-    async with respool.open_pool(HTTPAdapter(server.url), max_size=3) as pool:
-        for _ in range(2):
-            async with trio.open_nursery() as nursery:
-                for _ in range(9):
-                    nursery.start_soon(get)
-            await server.restart_async()
-        assert await get() == b"hello\n"
 
 
 async def test_tls_and_the_unix_socket(nginx: NginxServer) -> None:

@@ -172,28 +172,6 @@ async def test_an_uncommitted_change_is_not_kept(server: MariaDBServer) -> None:
             assert await value(connection, "SELECT COUNT(*) FROM uncommitted") == 0
 
 
-async def test_killed_server(fresh_mariadb_server: MariaDBServer) -> None:
-    """SIGKILL in the middle of everything, and a start: the pool is whole again."""
-    server = fresh_mariadb_server
-    async with respool.open_pool(MySQLAdapter(server.url, autocommit=True), max_size=4) as pool:
-        await serves(pool)
-        async with trio.open_nursery() as nursery:
-            for _ in range(4):
-
-                @nursery.start_soon
-                async def _() -> None:
-                    with pytest.raises(err.OperationalError) as caught:
-                        async with pool.acquire() as connection:
-                            await connection.execute("SELECT SLEEP(100)")
-                    assert caught.value.args[0] == 2013
-
-            await trio.sleep(0.2)
-            await server.kill_async()
-        await server.start_async()
-        await serves(pool)
-        assert pool.statistics().lent == 0
-
-
 async def test_restarted_server(fresh_mariadb_server: MariaDBServer) -> None:
     """Idle connections that the server closed are noticed before they are lent: no borrower gets an error."""
     server = fresh_mariadb_server
@@ -203,20 +181,6 @@ async def test_restarted_server(fresh_mariadb_server: MariaDBServer) -> None:
         for i in range(6):
             async with pool.acquire() as connection:
                 assert await value(connection, "SELECT %s", i) == i
-
-
-async def test_paused_server(fresh_mariadb_server: MariaDBServer) -> None:
-    """Borrowers leave when their own time is up; afterwards all is well."""
-    server = fresh_mariadb_server
-    async with respool.open_pool(MySQLAdapter(server.url, autocommit=True), max_size=3) as pool:
-        await serves(pool)
-        server.pause()
-        with trio.move_on_after(0.3) as scope:
-            async with pool.acquire() as connection:
-                await connection.execute("SELECT 1")
-        assert scope.cancelled_caught
-        server.resume()
-        await serves(pool)
 
 
 async def test_wait_timeout(server: MariaDBServer) -> None:

@@ -14,8 +14,6 @@ import respool
 from tests.fault_proxy import PASS, Fault, FaultProxy
 from tests.servers import PostgresServer
 
-AT_ONCE = 0.5  # seconds: see test_cancellation.py
-
 
 async def value(connection: Connection[Any], query: str, *params: Any) -> Any:
     row = await (await connection.execute(query, params)).fetchone()
@@ -108,94 +106,6 @@ async def test_a_terminated_borrower_retires_what_was_opened_before(server: Post
                 await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
         await serves(pool)
         assert pool.statistics().opened == opened + 3
-
-
-@pytest.mark.parametrize("how", ["kill", "restart"])
-async def test_the_server_ends_under_load(fresh_postgres_server: PostgresServer, how: str) -> None:
-    server = fresh_postgres_server
-    async with respool.open_pool(PostgresAdapter(server.url), max_size=5) as pool:
-        stop = trio.Event()
-        answered = 0
-
-        async def load() -> None:
-            nonlocal answered
-            while not stop.is_set():
-                try:
-                    async with pool.acquire(timeout=5) as connection:
-                        await connection.execute("SELECT pg_sleep(0.001)")
-                except (e.OperationalError, respool.PoolError):
-                    await trio.sleep(0.01)
-                else:
-                    answered += 1
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(20):
-                nursery.start_soon(load)
-            await trio.sleep(0.1)
-            await (server.kill_async() if how == "kill" else server.stop_async())
-            await trio.sleep(0.1)
-            await server.start_async()
-            before = answered
-            await serves(pool)
-            stop.set()
-        assert answered > before
-        assert pool.statistics().size <= 5
-
-
-async def test_a_frozen_server(fresh_postgres_server: PostgresServer) -> None:
-    """Borrowers leave at their deadlines; the pool closes in time; after the thaw it serves again."""
-    server = fresh_postgres_server
-    options: respool.Options = {"max_size": 2, "reset_timeout": 0.2, "close_timeout": 0.2, "open_timeout": 0.5}
-    async with respool.open_pool(PostgresAdapter(server.url), **options) as pool:
-        await serves(pool)
-        server.pause()
-        for _ in range(2):
-            with trio.move_on_after(0.05) as scope:
-                async with pool.acquire() as connection:
-                    await connection.execute("SELECT 1")
-            assert scope.cancelled_caught
-            assert trio.current_time() - scope.deadline < AT_ONCE
-        await trio.sleep(0.5)  # every limit passes
-        server.resume()
-        await serves(pool)
-
-
-@pytest.mark.parametrize("polite", [False, True])
-async def test_cut_off_in_the_middle_of_an_answer(server: PostgresServer, polite: bool) -> None:
-    proxy = FaultProxy(server.host, server.port)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(proxy.serve)
-        async with respool.open_pool(PostgresAdapter(proxy.redirect(server.url)), max_size=2) as pool:
-            await serves(pool)
-            for length in range(0, 80, 7):
-                proxy.fault = Fault(cut_to_client=length, polite=polite)
-                with pytest.raises(e.OperationalError):
-                    async with pool.acquire() as connection:
-                        await connection.execute("SELECT repeat('x', 100)")
-                proxy.fault = PASS
-                await serves(pool)
-            proxy.reset_all()
-            await serves(pool)
-        nursery.cancel_scope.cancel()
-
-
-async def test_cancelled_while_the_network_is_gone(server: PostgresServer) -> None:
-    proxy = FaultProxy(server.host, server.port)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(proxy.serve)
-        adapter = PostgresAdapter(proxy.redirect(server.url))
-        async with respool.open_pool(adapter, max_size=2, reset_timeout=0.2, close_timeout=0.2) as pool:
-            await serves(pool)
-            proxy.fault = Fault(silent=True)
-            with trio.move_on_after(0.05) as scope:
-                async with pool.acquire() as connection:
-                    await connection.execute("SELECT 1")
-            assert scope.cancelled_caught
-            assert trio.current_time() - scope.deadline < AT_ONCE
-            await trio.sleep(0.5)
-            proxy.fault = PASS
-            await serves(pool)
-        nursery.cancel_scope.cancel()
 
 
 async def test_idle_connections_lost_unnoticed_are_validated(server: PostgresServer) -> None:

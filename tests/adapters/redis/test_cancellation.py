@@ -51,22 +51,6 @@ async def test_an_abandoned_reply_is_dropped_by_reset(url: str, proxy: FaultProx
             assert await conn.client_id() == first
 
 
-async def test_a_silent_server_costs_one_connection_not_the_pool(url: str, proxy: FaultProxy) -> None:
-    """A reset that gets no answer ends at its time limit."""
-    async with respool.open_pool(proxy.redirect(url), max_size=1, reset_timeout=0.05) as pool:
-        async with pool.acquire() as conn:
-            assert await conn.ping()
-        proxy.fault = Fault(silent=True)
-        with trio.move_on_after(0.02):
-            async with pool.acquire() as conn:
-                await conn.echo("theirs")
-        await trio.sleep(0.1)
-        proxy.fault = PASS
-        async with pool.acquire() as again:
-            assert await again.echo("mine") == b"mine"
-        assert again is not conn
-
-
 async def test_a_cancelled_blocking_command_leaves_at_once(url: str, other: Connection) -> None:
     """The server forgets it at once, so an element pushed afterwards stays where it is."""
     async with respool.open_pool(url, max_size=1) as pool:

@@ -1,0 +1,81 @@
+"""What a program holds: file descriptors, tasks and objects; and what a server sees of it. Linux only."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import gc
+import os
+import socket
+import sys
+from collections import Counter
+
+import attrs
+import trio
+import trio.testing
+
+__all__ = ["Footprint", "Peak", "connections_to", "watch"]
+
+_OURS = ("respool", "psycopg", "psycopg_c", "pymysql", "redis", "hiredis", "httptools", "greenlet", "socket")
+
+
+@attrs.frozen
+class Footprint:
+    """What there is at one moment. Compare two of them with `beyond`."""
+
+    files: int
+    """Open file descriptors."""
+    tasks: int
+    """Trio's tasks."""
+    objects: Counter[str]
+    """Objects of the pool, the adapters, their drivers and sockets, by type."""
+    blocks: int
+    """Pieces of memory that Python has allocated."""
+
+    @classmethod
+    async def take(cls) -> Footprint:
+        """Look once everything that is about to end has ended."""
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        gc.collect()
+        objects = Counter(
+            f"{kind.__module__}.{kind.__qualname__}"
+            for kind in map(type, gc.get_objects())
+            if str(kind.__module__).partition(".")[0] in _OURS and not issubclass(kind, (type, enum.Enum))
+        )
+        files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - no objects for each, while they are counted
+        return cls(files, trio.lowlevel.current_statistics().tasks_living, objects, sys.getallocatedblocks())
+
+    def beyond(self, before: Footprint) -> dict[str, int]:
+        """What is here and was not there then, but for memory."""
+        found = {"files": self.files - before.files, "tasks": self.tasks - before.tasks}
+        found |= self.objects - before.objects
+        return {what: count for what, count in found.items() if count > 0}
+
+
+def connections_to(port: int) -> int:
+    """Sockets of this process that are connected to a local port: what a server there sees of it, accepted or not."""
+    found = 0
+    for descriptor in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208
+        with contextlib.suppress(OSError):  # not a socket, not connected, or closed since
+            end = socket.socket(fileno=descriptor)
+            try:
+                found += end.family == socket.AF_INET and end.getpeername()[1] == port
+            finally:
+                end.detach()
+    return found
+
+
+@attrs.define
+class Peak:
+    """The most connections to a port that were seen at one time."""
+
+    seen: int = 0
+
+
+async def watch(port: int, task_status: trio.TaskStatus[Peak] = trio.TASK_STATUS_IGNORED) -> None:
+    """Count the connections to a port again and again: ``peak = await nursery.start(watch, port)``."""
+    peak = Peak()
+    task_status.started(peak)
+    while True:
+        peak.seen = max(peak.seen, connections_to(port))
+        await trio.sleep(0.005)
