@@ -83,7 +83,7 @@ def adapter(
     hooks = {"open": open, "close": close, "validate": validate, "reset": reset, "is_clean": is_clean}
     for hook, function in {**hooks, "verdict": verdict}.items():
         if not callable(function) and (function is not None or hook in ("open", "close")):
-            raise TypeError(f"{hook} must be callable, not {function!r}")
+            raise TypeError(f"{hook} must be callable, not {type(function).__name__}")
     refuse_async(is_clean, "is_clean")
     refuse_async(verdict, "verdict")
     make: Callable[..., Adapter[T]] = _CallablesAdapter

@@ -188,7 +188,7 @@ def open_keyed_pool(
       TypeError, ValueError: an option, or an instrument, is not what it should be.
     """
     if not callable(adapter_for_key):
-        raise TypeError(f"adapter_for_key must be callable, not {adapter_for_key!r}")
+        raise TypeError(f"adapter_for_key must be callable, not {type(adapter_for_key).__name__}")
     limits = limits_from(options)
     if limits.min_size:
         raise ValueError(f"min_size must be 0 in a keyed pool, not {limits.min_size}")

@@ -750,8 +750,8 @@ def open_pool(
     if isinstance(adapter, str):
         adapter = adapter_from_url(adapter)
     elif not isinstance(adapter, Adapter):
-        made = " (of the class itself an instance must be made)" if isinstance(adapter, type) else ""
-        raise TypeError(f"open_pool() takes an Adapter or a URL, not {adapter!r}{made}")
+        # Its type only: it may be a URL in another form, and hold a password.
+        raise TypeError(f"open_pool() takes an Adapter or a URL as a str, not {_kind(adapter)}")
     refuse_async_hooks(adapter)
     if budget is not None and not isinstance(budget, Budget):
         raise TypeError(f"budget must be a Budget, not {budget!r}")
@@ -790,6 +790,12 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield from _leaves(member)
     else:
         yield error
+
+
+def _kind(thing: object) -> str:
+    if isinstance(thing, type):
+        return f"the class {thing.__name__} itself: make an instance of it"
+    return type(thing).__name__
 
 
 def _brief(error: BaseException) -> str:

@@ -128,7 +128,7 @@ async def test_open_pool_refuses_before_its_block_is_entered() -> None:
     with pytest.raises(ValueError, match="max_size must be an int >= 1, not 0"):
         respool.open_pool(GatedAdapter(), max_size=0)
     nonsense: Any = 5
-    with pytest.raises(TypeError, match=r"open_pool\(\) takes an Adapter or a URL, not 5"):
+    with pytest.raises(TypeError, match=r"open_pool\(\) takes an Adapter or a URL as a str, not int"):
         respool.open_pool(nonsense)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import http.client
 import socket
 import ssl
 
@@ -107,9 +108,9 @@ class HTTPAdapter(Adapter[Connection]):
             async with tunnel.request("CONNECT", authority, headers=proxy.headers) as response:
                 if not response.is_upgraded:
                     status = response.status_code
-                    raise ProxyError(
-                        f"the proxy {proxy} answered {status} {response.reason_phrase}", status_code=status
-                    )
+                    # In RFC 9110's words, not the proxy's, which has just been told a password.
+                    phrase = http.client.responses.get(status, "")
+                    raise ProxyError(f"the proxy {proxy} answered {status} {phrase}".rstrip(), status_code=status)
                 if response.stream.unread:
                     raise ProxyError(f"the proxy {proxy} sent bytes of its own into the tunnel")
         except (ProtocolError, ServerDisconnected) as error:

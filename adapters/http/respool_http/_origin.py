@@ -7,7 +7,7 @@ import functools
 import ipaddress
 import re
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import attrs
 
@@ -15,6 +15,7 @@ __all__ = ["Origin", "Proxy", "split_url"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _VISIBLE = re.compile(r"[!-~\x80-\U0010ffff]+")
+_ESCAPES = "in a user name or password write / as %2F, # as %23, ? as %3F"
 _HOST = re.compile(r"[A-Za-z0-9._~-]+")
 
 
@@ -61,11 +62,9 @@ def split_url(url: str) -> tuple[Origin, str]:
     """
     if not _VISIBLE.fullmatch(url):
         raise ValueError("the URL must not be empty, nor hold spaces or control characters: percent-encode them")
-    parts = urlsplit(url)
+    parts = _split(url)
     if parts.scheme not in _DEFAULT_PORTS:
-        raise ValueError(
-            f"the URL must begin with http:// or https://, not {parts.scheme + ':' if parts.scheme else url[:8]!r}"
-        )
+        raise ValueError("the URL must begin with http:// or https://")
     if parts.username is not None or parts.password is not None:
         raise ValueError("the URL must not hold a user or password: send an Authorization header")
     port = _DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
@@ -73,6 +72,16 @@ def split_url(url: str) -> tuple[Origin, str]:
     if parts.query or url.partition("#")[0].endswith("?"):
         target = f"{target}?{parts.query}"
     return Origin(parts.scheme, _checked_host(parts.hostname), port), target
+
+
+def _split(url: str) -> SplitResult:
+    """`urlsplit`, which looks at the port late, and quotes what may be the beginning of a password."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # computed, and checked, when it is asked for
+    except ValueError:
+        raise ValueError(f"the URL's host or port cannot be read; {_ESCAPES}") from None
+    return parts
 
 
 def _checked_host(host: str | None) -> str:
@@ -104,11 +113,11 @@ class Proxy:
         """``"http://[user:password@]host:port"``. Raises `ValueError`."""
         if isinstance(url, Proxy):
             return url
-        parts = urlsplit(url)
+        parts = _split(url)
         if parts.scheme != "http":
-            raise ValueError(
-                f"a proxy's URL must begin with http://, not {parts.scheme!r}: tunnels go through plain HTTP proxies"
-            )
+            raise ValueError("a proxy's URL must begin with http://: tunnels go through plain HTTP proxies")
+        if parts.path.strip("/") or parts.query or parts.fragment:
+            raise ValueError(f"a proxy's URL ends with its port; {_ESCAPES}")
         host = _checked_host(parts.hostname)
         return cls(host, 80 if parts.port is None else parts.port, _credentials(parts.username, parts.password))
 

@@ -154,7 +154,7 @@ class Response:
         return UpgradedStream(self._connection.wire, self._parser.take_body())
 
     def __repr__(self) -> str:
-        return f"<Response {self.status_code} {self.reason_phrase}>"
+        return f"<Response {self.status_code}>"  # the rest is what the server likes to say
 
 
 class UpgradedStream(trio.abc.Stream):

@@ -53,6 +53,7 @@ class Arguments(TypedDict, total=False):
     ssl_verify_identity: bool
 
 
+_ESCAPES = "in a user name or password write / as %2F, # as %23, ? as %3F"
 _TRUTHS = {"1": True, "true": True, "on": True, "yes": True, "0": False, "false": False, "off": False, "no": False}
 
 
@@ -79,14 +80,15 @@ def from_url(url: str) -> dict[str, Any]:
     Raises:
       ValueError: it is not such a URL. Neither the URL nor any value in it is repeated, because of the password.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("mysql", "mariadb"):
+    if not url.lower().startswith(("mysql://", "mariadb://")):
         raise ValueError("a URL such as mysql://user@host:3306/database is needed")
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        message = "the URL's port is no number; in a user name or password write / as %2F, # as %23, ? as %3F"
-        raise ValueError(message) from None
+        raise ValueError(f"the URL's host or port cannot be read; {_ESCAPES}") from None
+    if "@" in url and "@" not in parts.netloc:  # the password would become part of a name, which logs tell
+        raise ValueError(f"the URL has an @ behind its host; {_ESCAPES}, and elsewhere @ as %40")
     given = {
         "host": parts.hostname,
         "port": port,

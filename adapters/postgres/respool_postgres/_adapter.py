@@ -18,7 +18,7 @@ from psycopg.rows import Row, TupleRow
 
 from respool.abc import Adapter, Verdict
 
-from ._addresses import effective
+from ._addresses import check_places, effective, without_quotations
 from ._connection import Connection
 
 if TYPE_CHECKING:
@@ -242,15 +242,16 @@ _PSYCOPG_OPTIONS = frozenset({"prepare_threshold", "context", "row_factory", "cu
 
 
 def _parameters(conninfo: str, options: dict[str, ConnParam]) -> dict[str, str]:
-    """Every connection parameter in effect. libpq's messages quote what they cannot read, which may be a secret."""
+    """Every connection parameter in effect."""
     names = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
     if unknown := sorted(options.keys() - names):
         raise TypeError(f"neither psycopg nor libpq has an option {', '.join(map(repr, unknown))}")
     try:
-        params = conninfo_to_dict(conninfo, **options)
-        return effective(params)
+        params = effective(conninfo_to_dict(conninfo, **options))
+        check_places(conninfo, params)
     except e.Error as error:
-        raise ValueError("invalid connection string: " + re.sub(r'"[^"]*"', '"..."', str(error))) from None
+        raise ValueError(f"invalid connection string: {without_quotations(error)}") from None
+    return params
 
 
 def _name_of(params: dict[str, str]) -> str:

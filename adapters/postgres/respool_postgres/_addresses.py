@@ -5,7 +5,9 @@ libpq would resolve names itself, and block the event loop while it does.
 
 from __future__ import annotations
 
+import re
 import socket
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -17,10 +19,31 @@ from psycopg.conninfo import conninfo_attempts, make_conninfo
 if TYPE_CHECKING:
     from psycopg.abc import ConnDict
 
-__all__ = ["connection_attempts", "effective"]
+__all__ = ["check_places", "connection_attempts", "effective", "without_quotations"]
 
 _ROUTING = ("host", "hostaddr", "port", "target_session_attrs", "load_balance_hosts", "connect_timeout")
 _DEFAULT_PORT = "5432"
+_SPILT = re.compile(r"postgres(ql)?://[^@/]*/[^?]*@")
+_ESCAPES = "in a user name or password write / as %2F, @ as %40"
+
+
+def without_quotations(error: e.Error) -> str:
+    """The text of `error`, without what it quotes: libpq quotes what it cannot read, which may be a secret."""
+    return re.sub(r'".*"', '"..."', str(error).strip(), flags=re.DOTALL)
+
+
+def check_places(conninfo: str, params: Mapping[str, object]) -> None:
+    """Refuse what would make a password part of a host, a port or a database's name, all of which logs tell.
+
+    Raises:
+      psycopg.ProgrammingError: libpq has read a password that is not percent-encoded as something else.
+    """
+    if any(port.strip() and not port.strip().isdigit() for port in str(params.get("port", "")).split(",")):
+        raise e.ProgrammingError(f"the port is no number; in a URL, {_ESCAPES}")
+    if any("@" in host[1:] for host in str(params.get("host", "")).split(",") if not host.startswith("/")):
+        raise e.ProgrammingError(f"the host has an @ in it; in a URL, {_ESCAPES}")
+    if _SPILT.match(conninfo):
+        raise e.ProgrammingError(f"the URL has an @ behind its host; {_ESCAPES}, also in a database's name")
 
 
 def effective(params: ConnDict) -> dict[str, str]:

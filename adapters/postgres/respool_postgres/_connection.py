@@ -38,7 +38,7 @@ from psycopg.rows import Row
 from psycopg.transaction import BaseTransaction
 from psycopg.waiting import Ready, Wait
 
-from ._addresses import connection_attempts
+from ._addresses import check_places, connection_attempts, without_quotations
 from ._blocks import Debt, Pipeline, ServerCursor, Transaction
 from ._cancelling import CancelRequest
 from ._draining import drain, drain_pipeline
@@ -142,7 +142,11 @@ class Connection(AsyncConnection[Row]):
             their errors.
           psycopg.ProgrammingError: the connection string is not valid.
         """
-        params = await cls._get_connection_params(conninfo, **kwargs)
+        try:
+            params = await cls._get_connection_params(conninfo, **kwargs)
+            check_places(conninfo, params)
+        except e.ProgrammingError as error:
+            raise e.ProgrammingError(f"invalid connection string: {without_quotations(error)}") from None
         connection = await cls._connect_first(await connection_attempts(params), timeout_from_conninfo(params))
         connection._autocommit = bool(autocommit)
         if row_factory:

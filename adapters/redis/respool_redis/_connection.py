@@ -183,30 +183,38 @@ class Connection(RedisCommands):
 
     async def _start_session(self, *first: tuple[Any, ...]) -> None:
         """Send everything a fresh session needs in one write, after the commands in `first`."""
-        required, optional = await self._handshake()
+        credentials = await self.connection_pool.credentials()
+        required, optional = _handshake(self.connection_pool, credentials)
         commands = [*first, *required, *optional]
-        replies = await self._wire.exchange(self._packer.pack_all(commands), [True] * len(commands), commands)
+        # Not telling what the commands are: if this is cancelled, nobody is told of a password with them.
+        replies = await self._wire.exchange(self._packer.pack_all(commands), [True] * len(commands), ())
         for position, reply in enumerate(replies):
             needed = position < len(first) + len(required)
             if isinstance(reply, Exception) and (needed or isinstance(reply, ConnectionError)):
-                raise reply
+                raise _discreet(reply, credentials)
         self._session = Session(self.connection_pool.db)
 
-    async def _handshake(self) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
-        """The commands that must succeed, and those that may be refused, unless with a `redis.ConnectionError`."""
-        settings = self.connection_pool
-        credentials = await settings.credentials()
-        required: list[tuple[Any, ...]] = []
-        if settings.protocol == 2:
-            required += [("AUTH", *credentials)] if credentials else []
-            required += [("CLIENT", "SETNAME", settings.client_name)] if settings.client_name else []
-        else:
-            user = () if not credentials else ("AUTH", *(("default",) if len(credentials) == 1 else ()), *credentials)
-            name = ("SETNAME", settings.client_name) if settings.client_name else ()
-            required.append(("HELLO", 3, *user, *name))
-        if settings.db:
-            required.append(("SELECT", settings.db))
-        return required, [*_introduction(settings), ("PING",)]  # which a server that is loading refuses
+
+def _handshake(settings: Settings, credentials: tuple[str, ...]) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """The commands that must succeed, and those that may be refused, unless with a `redis.ConnectionError`."""
+    required: list[tuple[Any, ...]] = []
+    if settings.protocol == 2:
+        required += [("AUTH", *credentials)] if credentials else []
+        required += [("CLIENT", "SETNAME", settings.client_name)] if settings.client_name else []
+    else:
+        user = () if not credentials else ("AUTH", *(("default",) if len(credentials) == 1 else ()), *credentials)
+        name = ("SETNAME", settings.client_name) if settings.client_name else ()
+        required.append(("HELLO", 3, *user, *name))
+    if settings.db:
+        required.append(("SELECT", settings.db))
+    return required, [*_introduction(settings), ("PING",)]  # which a server that is loading refuses
+
+
+def _discreet(refusal: Exception, credentials: tuple[str, ...]) -> Exception:
+    """What the server said, without the password, which one that does not know HELLO or AUTH repeats, or begins to."""
+    text, _, repeated = str(refusal).partition(", with args beginning with")
+    said = text.replace(credentials[-1], "...") if credentials and credentials[-1] else text
+    return refusal if said == text and not repeated else type(refusal)(said)
 
 
 def _introduction(settings: Settings) -> list[tuple[Any, ...]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 from redis._defaults import get_default_socket_keepalive_options
@@ -30,6 +31,9 @@ _TRIO_OPTIONS = {
     "retry_on_timeout": "a loop of your own around trio.move_on_after",
     "retry_on_error": "a loop of your own",
 }
+
+
+_ESCAPES = "in a user name or password write / as %2F, # as %23, ? as %3F"
 
 
 def _protocol(value: Any) -> int | None:
@@ -83,6 +87,7 @@ class Settings:
         """
         if url.startswith("redis+unix:"):
             url = url.removeprefix("redis+")
+        _check(url)
         return cls.from_options(**{**options, **parse_url(url)})
 
     @classmethod
@@ -140,6 +145,19 @@ def _tls(options: dict[str, Any]) -> RedisSSLContext:
         return RedisSSLContext(**{"cert_reqs": "required", "check_hostname": True, **options})
     except TypeError:
         raise TypeError(f"unknown TLS option among {', '.join('ssl_' + name for name in options)}") from None
+
+
+def _check(url: str) -> None:
+    """Refuse what would make a password part of an address, or of an error's text. redis-py's message quotes it."""
+    try:
+        netloc = urlsplit(url).netloc
+        urlsplit(url).port  # noqa: B018  # computed, and checked, when it is asked for
+    except ValueError:
+        raise ValueError(f"the URL's host or port cannot be read; {_ESCAPES}") from None
+    if "://" not in url:
+        raise ValueError("a URL such as redis://user@host:6379/0 is needed")
+    if "@" in url and "@" not in netloc:
+        raise ValueError(f"the URL has an @ behind its host; {_ESCAPES}, and elsewhere @ as %40")
 
 
 def _unknown(name: str) -> str:

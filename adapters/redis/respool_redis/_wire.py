@@ -449,7 +449,7 @@ class Wire:
 
     def _settled_unparked(self, exchange: Exchange) -> None:
         """Its caller is reading now, or writing for others, or gone."""
-        if exchange.abandoned:
+        if exchange.abandoned and exchange.commands:
             self._orphaned(exchange.commands, exchange.error or exchange.replies)
         elif exchange is self._writer:
             self._transport.nudge()
