@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -19,16 +20,24 @@ from ._contender import Contender, Share
 SIZE = 10
 
 
+async def open_object() -> object:
+    return object()
+
+
+async def close_object(_: object) -> None:
+    pass
+
+
+ADAPTER = respool.adapter(open=open_object, close=close_object)
+
+
+def one_for_all(_: int) -> respool.Adapter[object]:
+    return ADAPTER
+
+
 @asynccontextmanager
 async def respool_pool(_: str, *instruments: respool.Instrument) -> AsyncIterator[Any]:
-    async def open_object() -> object:
-        return object()
-
-    async def close_object(_: object) -> None:
-        pass
-
-    adapter = respool.adapter(open=open_object, close=close_object)
-    async with respool.open_pool(adapter, min_size=SIZE, max_size=SIZE, instruments=instruments) as pool:
+    async with respool.open_pool(ADAPTER, min_size=SIZE, max_size=SIZE, instruments=instruments) as pool:
 
         async def work(keys: Share) -> int:
             total = 0
@@ -38,6 +47,31 @@ async def respool_pool(_: str, *instruments: respool.Instrument) -> AsyncIterato
             return total
 
         yield work
+
+
+def keyed(keys: int, used: int) -> Any:
+    """A keyed pool with an idle resource for each of so many keys, of which so many are used in turn."""
+
+    @asynccontextmanager
+    async def prepare(_: str) -> AsyncIterator[Any]:
+        async with respool.open_keyed_pool(one_for_all, max_size=keys, max_per_key=1) as pool:
+            gc.disable()  # or it goes through a hundred thousand pools again and again while they are made, and ended
+            for key in range(keys):
+                async with pool.acquire(key):
+                    pass
+            gc.enable()
+
+            async def work(share: Share) -> int:
+                total = 0
+                for key in share:
+                    async with pool.acquire(key % used * (keys // used)):
+                        total += key
+                return total
+
+            yield work
+            gc.disable()
+
+    return prepare
 
 
 def idle_instrument(_: str) -> Any:
@@ -123,6 +157,17 @@ BENCHMARKS = (
             Contender("Prometheus", prometheus),
             Contender("OpenTelemetry, with its SDK", opentelemetry),
         ),
+    ),
+    Benchmark(
+        name="keys",
+        title="Acquire and release by key, one task",
+        contenders=(
+            Contender("100,000 keys, 10 in use", keyed(100_000, 10)),
+            Contender("10 keys", keyed(10, 10)),
+            Contender("100,000 keys, 1,000 in use", keyed(100_000, 1_000)),
+            Contender("1,000 keys", keyed(1_000, 1_000)),
+        ),
+        goals=(Goal("100,000 keys, 10 in use", "10 keys", 1 / 1.25, "cpu"),),
     ),
     _waiters(100),
     _waiters(1_000),

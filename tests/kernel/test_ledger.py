@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import math
+import sys
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -294,6 +298,54 @@ def test_a_lease_is_returned_once() -> None:
     books.check_in(lease)
     assert books.states() == {State.IDLE: 1}
     assert len(books.ledger.idle) == 1
+
+
+def calls_of(function: Callable[..., None], *arguments: object) -> int:
+    """How many calls of functions this one makes."""
+    calls = itertools.count()
+    sys.setprofile(lambda *_: next(calls))
+    function(*arguments)
+    sys.setprofile(None)
+    return next(calls)
+
+
+def calls_beside(ledgers: int) -> list[int]:
+    """What it costs, in calls, to do each of these beside so many other ledgers with the same budget."""
+    budget = Budget(ledgers)
+    others = [Books(Limits(max_size=1), budget=budget) for _ in range(ledgers)]
+    for books in others:
+        idle(books, 1)
+
+    def lease_what_is_idle() -> None:
+        others[1].check_in(others[1].acquire())
+
+    def have_room_made_by_the_idle() -> None:
+        newcomer.acquire()
+        others[0].do_all()
+        newcomer.do_all()
+
+    def have_room_made_at_check_in() -> None:
+        late.acquire()
+        others[1].check_in(held[0])
+        others[1].do_all()
+        late.do_all()
+
+    newcomer, late = (Books(Limits(max_size=1), budget=budget) for _ in range(2))
+    calls = [calls_of(lease_what_is_idle), calls_of(have_room_made_by_the_idle)]
+    held = [books.acquire() for books in others[1:]]
+    calls.append(calls_of(have_room_made_at_check_in))
+    assert [books.ledger.discards[Discard.MADE_ROOM] for books in others[:3]] == [1, 1, 0]
+    assert late.woken != []
+    return calls
+
+
+def test_a_lease_costs_the_same_with_ten_ledgers_and_with_a_hundred_thousand() -> None:
+    """Those of a keyed pool's keys, say. Not a step more for any of it."""
+    gc.disable()  # it would go through so many objects again and again, and take longer than all the rest
+    try:
+        assert calls_beside(100_000) == calls_beside(10)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("state", State)
