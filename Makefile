@@ -1,5 +1,5 @@
-# Every target does its own set-up. PYTHON=python3.13 picks another interpreter; ARGS goes to pytest, to the demo, or to
-# the benchmarks (make bench ARGS="kernel --quick"; --help lists more).
+# Every target does its own set-up. PYTHON=python3.13 picks another interpreter; ARGS goes to pytest, to the demo, to
+# the benchmarks or to the soak (make bench ARGS="kernel --quick", make soak ARGS="--seconds 600"; --help lists more).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ BENCH := .venv-bench
 DISTRIBUTIONS := . $(patsubst %/pyproject.toml,%,$(wildcard adapters/*/pyproject.toml))
 INPUTS := Makefile $(addsuffix /pyproject.toml,$(DISTRIBUTIONS))
 
-.PHONY: test check demo bench docs build servers clean
+.PHONY: test check demo bench soak docs build servers clean
 
 test: $(VENV)/installed servers
 	$(BIN)/pytest $(ARGS)
@@ -23,6 +23,9 @@ check: $(VENV)/installed
 demo: $(VENV)/installed
 	@tests/servers/install || true # the demo also has something to show without
 	@$(BIN)/python -m examples.demo $(ARGS)
+
+soak: $(VENV)/installed servers
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 bench: $(BENCH)/installed servers
 	@$(BENCH)/bin/python -m tests.benchmarks $(ARGS)

@@ -6,6 +6,7 @@ import contextlib
 import enum
 import gc
 import os
+import re
 import socket
 import sys
 from collections import Counter
@@ -16,7 +17,7 @@ import trio.testing
 
 __all__ = ["Footprint", "Peak", "connections_to", "watch"]
 
-_OURS = ("respool", "psycopg", "psycopg_c", "pymysql", "redis", "hiredis", "httptools", "greenlet", "socket")
+_COUNTED = re.compile("(respool|psycopg|pymysql|greenlet|redis|hiredis|httptools|socket)")
 
 
 @attrs.frozen
@@ -40,7 +41,7 @@ class Footprint:
         objects = Counter(
             f"{kind.__module__}.{kind.__qualname__}"
             for kind in map(type, gc.get_objects())
-            if str(kind.__module__).partition(".")[0] in _OURS and not issubclass(kind, (type, enum.Enum))
+            if _COUNTED.match(str(kind.__module__)) and not issubclass(kind, (type, enum.Enum))
         )
         files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - no objects for each, while they are counted
         return cls(files, trio.lowlevel.current_statistics().tasks_living, objects, sys.getallocatedblocks())

@@ -35,7 +35,7 @@ class Kind:
     ask: Callable[[Any, str], Awaitable[str]]
     """Sends a question on a connection, and returns the answer: the question."""
     error: type[Exception]
-    """What its users must expect when the server or the network fails, besides `respool.PoolError`."""
+    """What its users must expect when the server or the network fails, besides the pool's own errors."""
     recovers: bool = True
     """Whether a connection outlives an exchange that was cut off."""
     stoppers: int = 0

@@ -21,7 +21,9 @@ from respool import PoolOverloaded
 from respool.testing import cancel_everywhere
 from tests.fault_proxy import FaultProxy
 
-__all__ = ["Lender", "Losses", "Subject", "at_every_point", "in_a_storm", "look", "opened_pool", "use"]
+__all__ = ["Lender", "Losses", "Subject", "at_every_point", "count_orphans", "in_a_storm", "look", "opened_pool", "use"]
+
+_BEFORE_ANOTHER_TRY = 0.01  # seconds: what any client would wait
 
 
 class Lender(Protocol):
@@ -148,7 +150,7 @@ async def opened_pool(subject: Subject, losses: Losses) -> AsyncIterator[Lender]
         yield pool
         opened = subject.opened(pool) if subject.opened else subject.proxy.accepted - before
         losses.remade += max(0, opened - subject.size)
-    await _count_orphans(subject, 0, losses)
+    await count_orphans(subject, 0, losses)
 
 
 async def use(
@@ -163,16 +165,19 @@ async def use(
     """Ask each question, cancelled at a random moment up to `longest` seconds later, but never in `patient` cases."""
     for question in questions:
         seconds = math.inf if chance.random() < patient else chance.uniform(0, longest)
+        answered = False
         with trio.move_on_after(seconds) as scope:
-            await _ask(subject, pool, question, losses)
+            answered = await _ask(subject, pool, question, losses)
         if scope.cancelled_caught:
             losses.cancelled += 1
             losses.exits.append(trio.current_time() - scope.deadline)
-        else:
-            losses.completed += 1
+            continue
+        losses.completed += 1
+        if not answered:
+            await trio.sleep(_BEFORE_ANOTHER_TRY)
 
 
-async def _ask(subject: Subject, pool: Lender, question: str, losses: Losses) -> None:
+async def _ask(subject: Subject, pool: Lender, question: str, losses: Losses) -> bool:
     try:
         async with pool.acquire() as connection:
             answer = await subject.ask(connection, question)
@@ -184,21 +189,27 @@ async def _ask(subject: Subject, pool: Lender, question: str, losses: Losses) ->
         losses.strange.append(traceback.format_exc())
     else:
         losses.wrong_answers += answer != question
+        return True
+    return False
 
 
 async def look(subject: Subject, pool: Lender, losses: Losses) -> None:
     """Acquire all slots at once, use each, and count what the server sees."""
-    acquired = 0
+    held = most = 0
     everybody = trio.Event()
 
     async def hold(question: str) -> None:
-        nonlocal acquired
+        nonlocal held, most
         async with pool.acquire() as connection:
             losses.wrong_answers += await subject.ask(connection, question) != question
-            acquired += 1
-            if acquired == subject.size:
+            held += 1
+            most = max(most, held)
+            if held == subject.size:
                 everybody.set()
-            await everybody.wait()
+            try:
+                await everybody.wait()
+            finally:
+                held -= 1
 
     async def hold_at_last(question: str) -> None:
         """What a failure has broken may still be in use."""
@@ -207,17 +218,18 @@ async def look(subject: Subject, pool: Lender, losses: Losses) -> None:
                 return await hold(question)
             except subject.errors:
                 losses.failed += 1
-                await trio.lowlevel.checkpoint()
+                await trio.sleep(_BEFORE_ANOTHER_TRY)
 
     with trio.move_on_after(subject.patience):
         async with trio.open_nursery() as nursery:
             for number in range(subject.size):
                 nursery.start_soon(hold_at_last, f"look {number}")
-    losses.lost_slots = max(losses.lost_slots, subject.size - acquired)
-    await _count_orphans(subject, subject.size, losses)
+    losses.lost_slots = max(losses.lost_slots, subject.size - most)
+    await count_orphans(subject, subject.size, losses)
 
 
-async def _count_orphans(subject: Subject, allowed: int, losses: Losses) -> None:
+async def count_orphans(subject: Subject, allowed: int, losses: Losses) -> None:
+    """Count the connections beyond what is allowed, unless they are about to go."""
     with trio.move_on_after(subject.patience):
         while subject.proxy.open > allowed:  # noqa: ASYNC110 - what is closed takes a moment to arrive
             await trio.sleep(0.001)

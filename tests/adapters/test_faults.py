@@ -4,8 +4,7 @@ While borrowers ask, patient ones and ones that are cancelled, something happens
 it is over. From then on, for all four adapters alike:
 
 * Within `SOON` the pool serves again at full size, and nobody is failed any more.
-* No answer was wrong. Each operation ended: with its answer, in an error of its driver's or the pool's, or cancelled,
-  and then at once.
+* No answer was wrong. Each operation ended: with its answer, in its driver's error, or cancelled, and then at once.
 * The server never saw more connections than the pool may have (and those that carry a request to stop a query).
 * When the pool is closed nothing is left: no connection, file descriptor, task, object or memory.
 """
@@ -20,7 +19,7 @@ import attrs
 import pytest
 import trio
 
-from respool import Options, PoolError, open_pool
+from respool import Options, open_pool
 from tests.fault_proxy import PASS, Fault, FaultProxy
 from tests.footprint import Footprint, Peak, connections_to, watch
 from tests.kinds import KINDS, Kind
@@ -58,7 +57,7 @@ def make_scene(kind: Kind, stage: Stage, *, direct: bool) -> Scene:
         stage.proxy,
         opened=lambda pool: pool.statistics().opened,
         patience=SOON,
-        errors=(kind.error, PoolError),
+        errors=(kind.error,),
     )
     return Scene(kind, stage, subject, port)
 

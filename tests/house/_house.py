@@ -1,4 +1,4 @@
-"""Where everything is, and who imports what."""
+"""Where everything is, who imports what, and what runs."""
 
 from __future__ import annotations
 
@@ -45,3 +45,16 @@ def imports(module: str, file: Path) -> Iterator[str]:
             base = package[: len(package) - node.level + 1] if node.level else []
             origin = ".".join([*base, *([node.module] if node.module else [])])
             yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def processes_in(directory: Path) -> list[str]:
+    """The commands of all processes that have to do with a directory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = process.read_bytes().decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if str(directory) in command:
+            found.append(command)
+    return found

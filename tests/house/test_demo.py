@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,38 +15,18 @@ import pytest
 import respool
 from examples.demonstration import load
 from examples.demonstration.embedded import embedded
-from tests.house._house import ROOT
+from tests.house._house import ROOT, processes_in
 
 TITLES = ("PostgreSQL", "MariaDB", "Redis", "nginx", "embedded server")
 COMMAND = [sys.executable, "-W", "error", "-m", "examples.demo", "--plain"]
 
 
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """Where the demo's servers live. Their own users must be able to pass through."""
-    with tempfile.TemporaryDirectory() as path:
-        Path(path).chmod(0o711)
-        yield Path(path)
-
-
-def _processes_in(directory: Path) -> list[str]:
-    found = []
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = process.read_bytes().decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if str(directory) in command:
-            found.append(command)
-    return found
-
-
-def test_it_shows_what_pooling_buys_and_survives(directory: Path) -> None:
+def test_it_shows_what_pooling_buys_and_survives(servers_directory: Path) -> None:
     """On every real server and on its own: a table, every promise kept, and nothing left behind."""
     done = subprocess.run(
         [*COMMAND, "--seconds=0.3"],
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(directory)},
+        env={**os.environ, "TMPDIR": str(servers_directory)},
         capture_output=True,
         text=True,
         timeout=120,
@@ -63,17 +41,17 @@ def test_it_shows_what_pooling_buys_and_survives(directory: Path) -> None:
     assert done.stdout.count("kept ") == len(TITLES) * 12
     assert done.stdout.rstrip().endswith("Nothing lost, nothing wrong.")
     assert not done.stderr
-    assert _processes_in(directory) == []
-    assert list(directory.iterdir()) == []
+    assert processes_in(servers_directory) == []
+    assert list(servers_directory.iterdir()) == []
 
 
 @pytest.mark.parametrize("phase", ["no pool:", "server restarted under load:"])
-def test_ctrl_c_leaves_nothing_running(directory: Path, phase: str) -> None:
+def test_ctrl_c_leaves_nothing_running(servers_directory: Path, phase: str) -> None:
     """Wherever it is stopped, its server and its files are gone when it is."""
     with subprocess.Popen(
         [*COMMAND, "postgres", "--seconds=0.4"],
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(directory)},
+        env={**os.environ, "TMPDIR": str(servers_directory)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -82,24 +60,24 @@ def test_ctrl_c_leaves_nothing_running(directory: Path, phase: str) -> None:
         for line in demo.stdout:
             if line.rstrip().endswith(phase):
                 break
-        assert _processes_in(directory)
+        assert processes_in(servers_directory)
         demo.send_signal(signal.SIGINT)
         rest = demo.stdout.read()
         assert demo.wait(20) == 130, rest
 
     assert rest.endswith("Stopped. Nothing is left running.\n")
     assert "Traceback" not in rest
-    assert _processes_in(directory) == []
-    assert list(directory.iterdir()) == []
+    assert processes_in(servers_directory) == []
+    assert list(servers_directory.iterdir()) == []
 
 
 @pytest.mark.parametrize(("name", "server"), [("postgres", "PostgresServer"), ("mariadb", "MariaDBServer")])
-def test_what_cannot_be_shown_is_told_in_a_line(directory: Path, name: str, server: str) -> None:
+def test_what_cannot_be_shown_is_told_in_a_line(servers_directory: Path, name: str, server: str) -> None:
     """Without a server the rest is shown, and one line says what to install."""
     done = subprocess.run(
         [sys.executable, "-c", MISSING, name, server, name, "embedded", "--plain", "--seconds=0.2"],
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(directory)},
+        env={**os.environ, "TMPDIR": str(servers_directory)},
         capture_output=True,
         text=True,
         timeout=60,
