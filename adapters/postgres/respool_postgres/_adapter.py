@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Generic, TypeAlias, overload
 import attrs
 from psycopg import errors as e
 from psycopg import pq
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, timeout_from_conninfo
 from psycopg.rows import Row, TupleRow
 
 from respool.abc import Adapter, Verdict
 
-from ._addresses import check_places, effective, without_quotations
+from ._addresses import check_places, effective, without_secrets
 from ._connection import Connection
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ Password: TypeAlias = str | Callable[[], str | Awaitable[str]]
 
 _SHUTTING_DOWN = ("57P01", "57P02", "57P03")
 _READ_ONLY = "25006"
+_MUST_BE_OFF = {
+    "primary": (b"in_hot_standby",),
+    "read-write": (b"in_hot_standby", b"default_transaction_read_only"),
+}
+"""What the server reports of itself, by itself, and may not report where these are asked for."""
 _WRONG_PASSWORD = ("28P01", "28000")
 _NO_SUCH_DATABASE = "3D000"
 
@@ -49,7 +54,8 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
     """Opens `Connection` objects for a pool.
 
     Takes what `psycopg.AsyncConnection.connect` takes. One default differs: ``autocommit`` is true, because the end of
-    a borrower's block does not commit; use ``async with connection.transaction():`` for what belongs together.
+    a borrower's block does not commit; use ``async with connection.transaction():`` for what belongs together. With
+    ``autocommit=False`` what a block has not committed is rolled back at its end; the first time, a warning says so.
 
     Args:
       conninfo: a connection string or URL, in any form libpq knows.
@@ -71,7 +77,7 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
     reset_session: str | Callable[[Connection[Row]], Awaitable[None]] | None
     options: Mapping[str, Any]
     _name: str
-    _wants_primary: bool
+    _must_be_off: tuple[bytes, ...]
     _told: list[str] = attrs.field(factory=list, eq=False)
 
     @overload
@@ -124,7 +130,7 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
             reset_session=reset_session,
             options={"autocommit": autocommit, **options},
             name=_name_of(known),
-            wants_primary=known.get("target_session_attrs") in ("read-write", "primary"),
+            must_be_off=_MUST_BE_OFF.get(known.get("target_session_attrs", ""), ()),
         )
 
     @classmethod
@@ -185,10 +191,11 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
         )
 
     async def validate(self, resource: Connection[Row]) -> None:
-        """One round trip. Where a primary was asked for, the server must not have become a standby."""
+        """One round trip. Where a primary was asked for, the server must not have become a standby, or read-only."""
         await resource.ping()
-        if self._wants_primary and resource.pgconn.parameter_status(b"in_hot_standby") == b"on":
-            raise e.OperationalError("the server has become a standby")
+        for parameter in self._must_be_off:
+            if resource.pgconn.parameter_status(parameter) == b"on":
+                raise e.OperationalError(f"the server cannot be written to any more: {parameter.decode()} is on")
 
     async def reset(self, resource: Connection[Row]) -> None:
         """Stop what was interrupted, roll back, put attributes back, and do what `reset_session` says."""
@@ -221,7 +228,7 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
     def _verdict_by_sqlstate(self, error: e.Error, sqlstate: str) -> Verdict:
         if sqlstate in _SHUTTING_DOWN:
             return Verdict.DISCARD | Verdict.RETIRE
-        if sqlstate == _READ_ONLY and self._wants_primary:
+        if sqlstate == _READ_ONLY and self._must_be_off:
             return Verdict.DISCARD | Verdict.RETIRE
         if sqlstate == _NO_SUCH_DATABASE or (sqlstate in _WRONG_PASSWORD and not callable(self.password)):
             return Verdict.DISCARD | Verdict.PERMANENT
@@ -247,10 +254,12 @@ def _parameters(conninfo: str, options: dict[str, ConnParam]) -> dict[str, str]:
     if unknown := sorted(options.keys() - names):
         raise TypeError(f"neither psycopg nor libpq has an option {', '.join(map(repr, unknown))}")
     try:
-        params = effective(conninfo_to_dict(conninfo, **options))
+        given = conninfo_to_dict(conninfo, **options)
+        timeout_from_conninfo(given)
+        params = effective(given)
         check_places(conninfo, params)
     except e.Error as error:
-        raise ValueError(f"invalid connection string: {without_quotations(error)}") from None
+        raise ValueError(f"invalid connection string: {without_secrets(error, conninfo)}") from None
     return params
 
 

@@ -19,17 +19,23 @@ from psycopg.conninfo import conninfo_attempts, make_conninfo
 if TYPE_CHECKING:
     from psycopg.abc import ConnDict
 
-__all__ = ["check_places", "connection_attempts", "effective", "without_quotations"]
+__all__ = ["check_places", "connection_attempts", "effective", "without_secrets"]
 
 _ROUTING = ("host", "hostaddr", "port", "target_session_attrs", "load_balance_hosts", "connect_timeout")
-_DEFAULT_PORT = "5432"
+_BUILT_IN = {option.keyword.decode(): (option.compiled or b"").decode() for option in pq.Conninfo.get_defaults()}
+"""What libpq assumes if neither it nor the environment nor a service file is told anything."""
+_UNKNOWN_OPTION = re.compile(r'invalid (?:URI query parameter:|connection option) "(\w+)"')
 _SPILT = re.compile(r"postgres(ql)?://[^@/]*/[^?]*@")
 _ESCAPES = "in a user name or password write / as %2F, @ as %40"
 
 
-def without_quotations(error: e.Error) -> str:
-    """The text of `error`, without what it quotes: libpq quotes what it cannot read, which may be a secret."""
-    return re.sub(r'".*"', '"..."', str(error).strip(), flags=re.DOTALL)
+def without_secrets(error: e.Error, conninfo: str) -> str:
+    """The text of `error`. What libpq cannot read it quotes: an option's name, or a piece of a password."""
+    text = str(error).strip()
+    could_be_secret = "password" in conninfo or "@" in conninfo.partition("?")[2]
+    if (unknown := _UNKNOWN_OPTION.search(text)) and not could_be_secret:
+        return f"neither psycopg nor libpq has an option {unknown[1]!r}"
+    return re.sub(r'".*"', '"..."', text, flags=re.DOTALL)
 
 
 def check_places(conninfo: str, params: Mapping[str, object]) -> None:
@@ -70,16 +76,22 @@ async def connection_attempts(params: ConnDict) -> list[ConnDict]:
       psycopg.OperationalError: no host could be resolved, or the lists of hosts and ports do not match.
     """
     known = effective(params)
-    params = {**{name: known[name] for name in _ROUTING if name in known}, **params}
+    params = {
+        **{name: known[name] for name in _ROUTING if known.get(name) not in (None, _BUILT_IN.get(name))},
+        **params,
+    }
     hosts = str(params.get("host") or "").split(",")
     if "hostaddr" in params or not any(map(_is_name, hosts)):
         return conninfo_attempts(params)
-    ports = str(params.get("port") or _DEFAULT_PORT).split(",")
+    ports = str(params.get("port", "")).split(",")
     if len(ports) == 1:
         ports *= len(hosts)
     if len(ports) != len(hosts):
         raise e.OperationalError(f"could not match {len(ports)} port numbers to {len(hosts)} hosts")
-    return conninfo_attempts({**params, **await _resolve(list(zip(hosts, ports, strict=True)))})
+    resolved = await _resolve(list(zip(hosts, ports, strict=True)))
+    if "port" not in params:
+        del resolved["port"]
+    return conninfo_attempts({**params, **resolved})
 
 
 def _is_name(host: str) -> bool:
@@ -101,7 +113,9 @@ async def _resolve(hosts: list[tuple[str, str]]) -> ConnDict:
             places.append((host, "" if host.startswith(("/", "@")) else host, port))
             continue
         try:
-            found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+            found = await trio.socket.getaddrinfo(
+                host, port or _BUILT_IN["port"], type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
+            )
         except OSError as error:
             failure = e.OperationalError(f"failed to resolve host {host!r}: {error}")
         else:

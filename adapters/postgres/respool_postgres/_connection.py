@@ -38,7 +38,7 @@ from psycopg.rows import Row
 from psycopg.transaction import BaseTransaction
 from psycopg.waiting import Ready, Wait
 
-from ._addresses import check_places, connection_attempts, without_quotations
+from ._addresses import check_places, connection_attempts, without_secrets
 from ._blocks import Debt, Pipeline, ServerCursor, Transaction
 from ._cancelling import CancelRequest
 from ._draining import drain, drain_pipeline
@@ -146,7 +146,7 @@ class Connection(AsyncConnection[Row]):
             params = await cls._get_connection_params(conninfo, **kwargs)
             check_places(conninfo, params)
         except e.ProgrammingError as error:
-            raise e.ProgrammingError(f"invalid connection string: {without_quotations(error)}") from None
+            raise e.ProgrammingError(f"invalid connection string: {without_secrets(error, conninfo)}") from None
         connection = await cls._connect_first(await connection_attempts(params), timeout_from_conninfo(params))
         connection._autocommit = bool(autocommit)
         if row_factory:

@@ -84,6 +84,22 @@ def test_bad_settings_are_refused_at_once_and_not_repeated() -> None:
         assert caught.value.__cause__ is None
     with pytest.raises(ValueError, match="sslmode"):
         PostgresAdapter("sslmode=perhaps")
+    with pytest.raises(ValueError, match="bad value for connect_timeout"):
+        PostgresAdapter("postgresql://db.example/shop?connect_timeout=soon")
+
+
+def test_an_unknown_option_is_named_unless_it_could_be_a_piece_of_a_password() -> None:
+    for conninfo in ("postgresql://app:hunter2@db.example/shop?hots=y", "host=x hots=y"):
+        with pytest.raises(ValueError, match="neither psycopg nor libpq has an option 'hots'"):
+            PostgresAdapter(conninfo)
+    for conninfo in (
+        "postgresql://app:hun/shop?ter2=y@db.example",
+        "postgresql://db.example/shop?password=hun&ter2=y",
+        "host=x password=hun ter2=y",
+    ):
+        with pytest.raises(ValueError, match="invalid connection string") as caught:
+            PostgresAdapter(conninfo)
+        assert "ter2" not in str(caught.value)
 
 
 async def test_url_through_the_entry_point(server: PostgresServer) -> None:
@@ -379,6 +395,27 @@ async def test_validate_makes_a_round_trip(server: PostgresServer) -> None:
             await other.execute("SELECT pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
             with pytest.raises(e.OperationalError):
                 await adapter.validate(connection)
+
+
+async def test_validate_wants_a_primary_where_one_was_asked_for(fresh_postgres_server: PostgresServer) -> None:
+    server = fresh_postgres_server
+    await server.stop_async()
+    (server.data / "standby.signal").touch()
+    await server.start_async()
+    async with opened(PostgresAdapter(server.url)) as connection:
+        for wanted in ("any", "standby"):
+            await PostgresAdapter(server.url, target_session_attrs=wanted).validate(connection)
+        for wanted in ("primary", "read-write"):
+            with pytest.raises(e.OperationalError, match="in_hot_standby is on"):
+                await PostgresAdapter(server.url, target_session_attrs=wanted).validate(connection)
+
+
+async def test_validate_wants_a_session_that_can_write_where_one_was_asked_for(server: PostgresServer) -> None:
+    async with opened(PostgresAdapter(server.url)) as connection:
+        await connection.execute("SET default_transaction_read_only = on")
+        await PostgresAdapter(server.url, target_session_attrs="primary").validate(connection)
+        with pytest.raises(e.OperationalError, match="default_transaction_read_only is on"):
+            await PostgresAdapter(server.url, target_session_attrs="read-write").validate(connection)
 
 
 async def test_close_stops_a_running_query(server: PostgresServer) -> None:

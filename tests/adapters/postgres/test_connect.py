@@ -13,6 +13,7 @@ import trio
 from psycopg import errors as e
 from psycopg.rows import dict_row
 from respool_postgres import Connection
+from respool_postgres._addresses import connection_attempts
 
 from respool.testing import cancel_everywhere
 from tests.fault_proxy import Fault, FaultProxy
@@ -89,6 +90,20 @@ async def test_names_in_a_service_file_are_resolved_by_trio(
     assert names.asked == ["db.test", "db.test"]
     with pytest.raises(e.OperationalError, match='definition of service "none-such" not found'):
         await Connection.connect("service=none-such")
+
+
+async def test_libpq_is_told_no_more_than_it_does_not_know(names: Names, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own defaults it knows best. What the environment says must be known here, to make the attempts."""
+    for variable in ("PGHOST", "PGPORT"):
+        monkeypatch.delenv(variable, raising=False)
+    names.addresses["db.test"] = ["127.0.0.9"]
+    assert await connection_attempts({}) == [{}]
+    assert await connection_attempts({"host": "db.test"}) == [{"host": "db.test", "hostaddr": "127.0.0.9"}]
+    monkeypatch.setenv("PGPORT", "1,2")
+    assert await connection_attempts({"host": "db.test,127.0.0.8"}) == [
+        {"host": "db.test", "hostaddr": "127.0.0.9", "port": "1"},
+        {"host": "127.0.0.8", "hostaddr": "127.0.0.8", "port": "2"},
+    ]
 
 
 async def test_every_address_of_a_name_is_tried(server: PostgresServer, names: Names) -> None:

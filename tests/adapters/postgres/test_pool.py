@@ -44,17 +44,17 @@ async def test_200_timed_out_queries_cost_no_reconnect_and_leave_nothing_running
     async with respool.open_pool(PostgresAdapter(server.url), max_size=10) as pool:
 
         async def impatient() -> None:
-            with trio.move_on_after(0.2):
-                async with pool.acquire() as connection:
-                    with trio.move_on_after(0.01):
-                        await connection.execute("SELECT pg_sleep(61)")
+            async with pool.acquire() as connection:
+                with trio.move_on_after(0.01) as scope:
+                    await connection.execute("SELECT pg_sleep(61)")
+                assert scope.cancelled_caught
 
         async with trio.open_nursery() as nursery:
             for _ in range(200):
                 nursery.start_soon(impatient)
         await serves(pool)
         statistics = pool.statistics()
-        assert statistics.opened == 10
+        assert statistics.opened <= 10
         assert dict(statistics.discards) == dict.fromkeys(statistics.discards, 0)
         async with pool.acquire() as connection:
             query = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%%pg_sleep(61)%%'"
@@ -81,7 +81,7 @@ async def test_no_borrower_sees_anothers_answer(server: PostgresServer) -> None:
                 for i in range(60):
                     nursery.start_soon(borrower, i)
         await serves(pool)
-        assert pool.statistics().opened == 4
+        assert pool.statistics().opened <= 4
     assert answered > 0
 
 
@@ -105,6 +105,37 @@ async def test_a_terminated_borrower_retires_what_was_opened_before(server: Post
             async with pool.acquire() as connection:
                 await connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
         await serves(pool)
+        assert pool.statistics().opened == opened + 3
+
+
+async def test_a_server_that_became_read_only_is_left(fresh_postgres_server: PostgresServer) -> None:
+    """One failing write retires every connection opened before, as none of them can write any more."""
+    server = fresh_postgres_server
+
+    async def become_read_only(setting: str) -> None:
+        async with await Connection.connect(server.url, autocommit=True) as admin:
+            await admin.execute("SET default_transaction_read_only = off")
+            await admin.execute(f"ALTER SYSTEM SET default_transaction_read_only = {setting}")
+            await admin.execute("SELECT pg_reload_conf()")
+
+    adapter = PostgresAdapter(server.url, target_session_attrs="read-write")
+    async with respool.open_pool(adapter, min_size=3, max_size=3) as pool:
+        async with pool.acquire() as connection:
+            await connection.execute("CREATE TABLE written (i int)")
+        await serves(pool)
+        opened = pool.statistics().opened
+        await become_read_only("on")
+        with trio.fail_after(10), pytest.raises(e.ReadOnlySqlTransaction):
+            while True:  # until the server's process for this connection has noticed as well
+                async with pool.acquire() as connection:
+                    await connection.execute("INSERT INTO written VALUES (1)")
+        with pytest.raises(respool.PoolError):
+            async with pool.acquire(timeout=0.3):
+                pass
+        await become_read_only("off")
+        await serves(pool)
+        async with pool.acquire() as connection:
+            await connection.execute("INSERT INTO written VALUES (1)")
         assert pool.statistics().opened == opened + 3
 
 
