@@ -48,9 +48,9 @@ class _Share:
         if not self.users:
             self.unused.set()
 
-    def leave(self) -> None:
-        self.users -= 1
-        if not self.users and self.over.is_set():
+    def left(self) -> None:
+        """The last of the users has left."""
+        if self.over.is_set():
             self.unused.set()
 
 
@@ -94,15 +94,16 @@ class Redis(RedisCommands):
             share.users += 1
             try:
                 replies = await share.connection._exchange_unnoted(commands, decode)
+                break
             except ConnectionError as error:
                 self._end(share, error)
                 tries += 1
                 if not isinstance(error, NotSent) or tries == _TRIES:
                     raise
-            else:
-                break
             finally:
-                share.leave()
+                share.users -= 1
+                if not share.users:
+                    share.left()
         if isinstance(replies[-1], Exception):
             self._judge(share, replies)
         return replies

@@ -48,7 +48,7 @@ class RedisCommands(AsyncRedisModuleCommands, AsyncCoreCommands):  # type: ignor
         self.response_callbacks = callbacks(settings.protocol, settings.legacy_responses)
 
     @abstractmethod
-    async def _exchange(self, commands: Commands, decode: Sequence[bool]) -> list[Any]:
+    def _exchange(self, commands: Commands, decode: Sequence[bool]) -> Awaitable[list[Any]]:
         """Send `commands` together and return a reply for each flag in `decode`."""
 
     @abstractmethod
@@ -65,16 +65,19 @@ class RedisCommands(AsyncRedisModuleCommands, AsyncCoreCommands):  # type: ignor
         """
         replies = await self._exchange((args,), ONE_RAW if NEVER_DECODE in options else ONE)
         value = self._interpret(args[0], options, replies[0])
+        if type(value) in _PLAIN:
+            return value
         return await value if hasattr(value, "__await__") else value
 
     def _interpret(self, name: Any, options: dict[str, Any], reply: Any) -> Any:
         """What redis-py's response callback for the command makes of `reply`; errors are raised."""
-        if isinstance(reply, Exception):
-            if isinstance(reply, ResponseError) and EMPTY_RESPONSE in options:
-                return options[EMPTY_RESPONSE]
-            raise reply
-        if isinstance(reply, list) and reply and isinstance(reply[0], ConnectionError):
-            raise reply[0]
+        if type(reply) not in _PLAIN:
+            if isinstance(reply, Exception):
+                if isinstance(reply, ResponseError) and EMPTY_RESPONSE in options:
+                    return options[EMPTY_RESPONSE]
+                raise reply
+            if isinstance(reply, list) and reply and isinstance(reply[0], ConnectionError):
+                raise reply[0]
         callback = dict.get(self.response_callbacks, name.upper())
         if callback is None:
             return reply
@@ -181,6 +184,7 @@ class RedisCommands(AsyncRedisModuleCommands, AsyncCoreCommands):  # type: ignor
 # redis-py chooses a module's callbacks by asking whether its client is one of these, and reads its settings if so.
 redis.asyncio.Redis.register(RedisCommands)  # type: ignore[type-abstract]
 
+_PLAIN = frozenset({bytes, str, int, bool, float, type(None)})  # neither an error, nor to be awaited: most replies
 _INTERNAL_OPTIONS = (NEVER_DECODE, EMPTY_RESPONSE, "keys")
 
 

@@ -144,10 +144,14 @@ class Connection(RedisCommands):
 
     # What the command classes ask for.
 
-    async def _exchange(self, commands: Commands, decode: Sequence[bool]) -> list[Any]:
-        answered = self._note(commands)
-        if answered is None:
-            return await self._exchange_unnoted(commands, decode)
+    def _exchange(self, commands: Commands, decode: Sequence[bool]) -> Awaitable[list[Any]]:
+        if self._session.is_silent or any(is_noted(args[0]) for args in commands):
+            return self._exchange_noted(commands, decode)
+        return self._exchange_unnoted(commands, decode)
+
+    async def _exchange_noted(self, commands: Commands, decode: Sequence[bool]) -> list[Any]:
+        """Follow what `commands` do to the session. Some may not be answered: None stands for their replies."""
+        answered = [self._session.note(args) for args in commands]
         decode = [flag for flag, answer in zip(decode, answered, strict=True) if answer]
         replies = await self._exchange_unnoted(commands, decode)
         if not decode:
@@ -162,14 +166,6 @@ class Connection(RedisCommands):
         if timeout is None:
             return self._wire.exchange(data, decode, commands)
         return self._exchange_within(timeout, data, decode, commands)
-
-    def _note(self, commands: Commands) -> list[bool] | None:
-        """Follow what `commands` do to the session. None: nothing, and all will be answered."""
-        session = self._session
-        for args in commands:
-            if session.is_silent or is_noted(args[0]):
-                return [session.note(args) for args in commands]
-        return None
 
     async def _exchange_within(
         self, timeout: float, data: bytes, decode: Sequence[bool], commands: Commands

@@ -39,6 +39,7 @@ class Transport:
     def __init__(self, sock: socket.socket, read_size: int) -> None:
         sock.setblocking(False)
         self.socket = sock
+        self.descriptor = sock.fileno()
         self._buffer = bytearray(read_size)
         self._view = memoryview(self._buffer)
         poll = select.poll()
@@ -81,21 +82,21 @@ class Transport:
     async def wait_readable(self) -> None:
         """Wait until `receive` may have something to say, or somebody calls `nudge` or `close`."""
         try:
-            await trio.lowlevel.wait_readable(self.socket)
+            await trio.lowlevel.wait_readable(self.descriptor)
         except trio.ClosedResourceError:
             return  # the caller looks at its state again
 
     async def wait_writable(self) -> None:
         """Wait until `send` may have room, or somebody calls `nudge` or `close`."""
         try:
-            await trio.lowlevel.wait_writable(self.socket)
+            await trio.lowlevel.wait_writable(self.descriptor)
         except trio.ClosedResourceError:
             return
 
     def nudge(self) -> None:
         """Make whoever waits on the socket look again."""
         if not self._closed:
-            trio.lowlevel.notify_closing(self.socket)
+            trio.lowlevel.notify_closing(self.descriptor)
 
     def shut_writing(self) -> None:
         """Tell the server that nothing more will come, and go on listening."""
@@ -105,7 +106,7 @@ class Transport:
     def close(self) -> None:
         """Free the socket. May be called twice."""
         if not self._closed:
-            trio.lowlevel.notify_closing(self.socket)
+            trio.lowlevel.notify_closing(self.descriptor)
             self._closed = True
             self.socket.close()
 

@@ -1,4 +1,4 @@
-"""redis-py's commands, with redis-py's return values, because they are redis-py's."""
+"""What is special about some of redis-py's commands. What they return is compared in test_every_command.py."""
 
 from __future__ import annotations
 
@@ -9,77 +9,8 @@ import pytest
 import redis
 import redis.asyncio
 import trio
-from redis.exceptions import DataError, NoScriptError, ResponseError
+from redis.exceptions import DataError, NoScriptError
 from respool_redis import Connection, RedisAdapter
-
-# Each is run by redis-py itself and by us; the results must be equal.
-SCRIPTS: list[list[tuple[Any, ...]]] = [
-    [("set", "k", "v"), ("get", "k"), ("get", "none"), ("getdel", "k"), ("exists", "k")],
-    [("set", "k", 1.5), ("incrbyfloat", "k", 0.1), ("append", "k", b"\xff"), ("strlen", "k"), ("type", "k")],
-    [("mset", {"a": 1, "b": 2}), ("mget", "a", "b", "c"), ("incr", "a"), ("delete", "a", "b"), ("dbsize",)],
-    [
-        ("hset", "h", None, None, {"a": 1, "b": "2"}),
-        ("hgetall", "h"),
-        ("hmget", "h", "a", "c"),
-        ("hincrby", "h", "a", 2),
-    ],
-    [("rpush", "l", 1, 2, 3), ("lrange", "l", 0, -1), ("lpop", "l", 2), ("blpop", "l", 1), ("lpop", "l")],
-    [("sadd", "s", 1, 2), ("smembers", "s"), ("sismember", "s", 1), ("smismember", "s", [1, 9]), ("spop", "s", 5)],
-    [("zadd", "z", {"a": 1, "b": 2.5}), ("zrange", "z", 0, -1, False, True), ("zscore", "z", "b"), ("zpopmin", "z")],
-    [
-        ("zadd", "z", {"a": 1}),
-        ("zrangebyscore", "z", 0, 9, None, None, True),
-        ("bzpopmax", "z", 1),
-        ("zmscore", "z", ["a"]),
-    ],
-    [("xadd", "x", {"f": "v"}, "1-1"), ("xrange", "x"), ("xread", {"x": 0}), ("xlen", "x"), ("xinfo_stream", "x")],
-    [("xadd", "x", {"f": "v"}, "1-1"), ("xgroup_create", "x", "g", 0), ("xreadgroup", "g", "me", {"x": ">"})],
-    [
-        ("geoadd", "g", [13.36, 38.11, "Palermo"]),
-        ("geopos", "g", "Palermo"),
-        ("geosearch", "g", "Palermo", None, None, "km", 9),
-    ],
-    [("pfadd", "p", 1, 2), ("pfcount", "p"), ("setbit", "b", 7, 1), ("bitcount", "b"), ("getrange", "b", 0, 0)],
-    [("set", "k", "v", 100), ("ttl", "k"), ("expire", "k", 50), ("persist", "k"), ("rename", "k", "kk"), ("keys",)],
-    [("eval", "return {1, 'two', redis.call('ping')}", 0), ("script_load", "return 1"), ("script_exists", "0" * 40)],
-    [("config_get", "maxmemory"), ("config_set", "maxmemory", "0"), ("client_getname",), ("client_no_touch", "x")],
-    [("lpush", "a", 1), ("incr", "a"), ("nosuchcommand",), ("execute_command", "get"), ("execute_command", "GeT", "a")],
-    [("acl_whoami",), ("acl_getuser", "default"), ("command_count",), ("object", "encoding", "none"), ("echo", "hi")],
-    [
-        ("set", "k", "v"),
-        ("dump", "k"),
-        ("scan", 0),
-        ("sort", "none"),
-        ("lcs", "a", "b"),
-        ("function_list",),
-        ("time_",),
-    ],
-]
-
-
-def outcome(client: Any, name: str, args: Any) -> Any:
-    try:
-        return getattr(client, name)(*args)
-    except (redis.RedisError, AttributeError, TypeError) as error:
-        return type(error)
-
-
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script[0][0])
-@pytest.mark.parametrize("options", [{}, {"decode_responses": True}, {"protocol": 2}, {"protocol": 3}], ids=str)
-async def test_values_are_those_of_redis_py(url: str, script: list[tuple[Any, ...]], options: dict[str, Any]) -> None:
-    """The same calls give the same values, or the same errors, whatever the protocol."""
-    theirs = redis.Redis.from_url(url, **options)
-    expected = [outcome(theirs, name, args) for name, *args in script]
-    theirs.flushall()
-    theirs.close()
-    ours = await RedisAdapter(url, **options).open()
-    for (name, *args), value in zip(script, expected, strict=True):
-        try:
-            actual = await getattr(ours, name)(*args)
-        except (redis.RedisError, AttributeError, TypeError) as error:
-            actual = type(error)
-        assert (name, actual) == (name, value)
-    ours.close_now()
 
 
 def test_nothing_that_redis_py_has_is_missing() -> None:
@@ -113,7 +44,9 @@ async def test_iterators(conn: Connection) -> None:
     await conn.hset("h", mapping={"a": "1"})
     await conn.zadd("z", {"a": 1})
     assert {key async for key in conn.scan_iter("k*", count=7)} == {b"k%d" % i for i in range(100)}
+    await conn.sadd("s", "m")
     assert [item async for item in conn.hscan_iter("h")] == [(b"a", b"1")]
+    assert [item async for item in conn.sscan_iter("s")] == [b"m"]
     assert [item async for item in conn.zscan_iter("z")] == [(b"a", 1.0)]
 
 
@@ -179,16 +112,19 @@ async def test_response_callbacks(conn: Connection, other: Connection) -> None:
     assert await conn.get("k") == b"v"
 
 
-async def test_modules(conn: Connection) -> None:
-    """Their command classes work on our connection; this server just lacks the modules."""
-    with pytest.raises(ResponseError, match="unknown command"):
-        await conn.json().get("k")
-    with pytest.raises(ResponseError, match="unknown command"):
-        await conn.ft().search("q")
-    with pytest.raises(ResponseError, match="unknown command"):
-        await conn.ts().get("k")
-    with pytest.raises(ResponseError, match="unknown command"):
-        await conn.bf().add("k", 1)
+async def test_a_module_of_ones_own(conn: Connection) -> None:
+    class Greeter:
+        async def greet(self, name: str) -> Any:
+            return await conn.echo(f"hello {name}")
+
+    conn.load_external_module("greeter", Greeter())
+    assert await conn.greeter.greet("you") == b"hello you"  # type: ignore[attr-defined]
+
+
+async def test_a_command_built_step_by_step(conn: Connection) -> None:
+    client: Any = conn
+    builder = client.bitfield("b")
+    assert await builder.set("u8", 0, 255).get("u4", 0).incrby("u8", 0, 1, overflow="FAIL").execute() == [0, 15, None]
 
 
 async def test_lock(conn: Connection, other: Connection) -> None:
