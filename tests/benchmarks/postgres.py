@@ -115,6 +115,42 @@ LEASES = (
 )
 
 
+# Looking whether a connection can be lent as it is.
+
+
+@asynccontextmanager
+async def look(url: str) -> AsyncIterator[Any]:
+    from respool_postgres import PostgresAdapter
+
+    adapter = PostgresAdapter(url, autocommit=True)
+    connection = await adapter.open()
+
+    async def work(keys: Share) -> int:
+        return sum(key for key in keys if adapter.is_clean(connection))
+
+    try:
+        yield work
+    finally:
+        await adapter.close(connection)
+
+
+@asynccontextmanager
+async def ask(url: str) -> AsyncIterator[Any]:
+    """psycopg_pool's way to find out, an option of it."""
+    from psycopg_pool import AsyncConnectionPool
+
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+
+        async def work(keys: Share) -> int:
+            total = 0
+            for key in keys:
+                await AsyncConnectionPool.check_connection(connection)
+                total += key
+            return total
+
+        yield work
+
+
 # One row by its key.
 
 
@@ -228,6 +264,16 @@ OTHERS = (
 )
 
 BENCHMARKS = (
+    Benchmark(
+        name="is-clean",
+        title="Look whether a Postgres connection can be lent as it is",
+        contenders=(
+            Contender("PostgresAdapter.is_clean", look),
+            Contender("psycopg_pool's check, asyncio", ask, "asyncio"),
+        ),
+        server=server,
+        goals=(Goal("PostgresAdapter.is_clean", "psycopg_pool's check, asyncio", 15, "cpu"),),
+    ),
     Benchmark(
         name="lease-alone",
         title="Acquire and release a Postgres connection, one task",
