@@ -102,7 +102,6 @@ class Lease(Generic[T]):
     """
 
     __slots__ = (
-        "deadline",
         "entry",
         "error",
         "latest_start",
@@ -112,10 +111,10 @@ class Lease(Generic[T]):
         "task",
         "transferable",
         "waiting_since",
+        "waits",
         "warned",
     )
 
-    deadline: float  # of the caller's cancel scopes, if it was looked at; math.inf otherwise
     entry: Any  # the Entry[T] held, or None
     error: Exception | None  # why waiting ended in vain
     latest_start: float  # a waiting lease served after this would be served too late
@@ -125,4 +124,5 @@ class Lease(Generic[T]):
     task: Any
     transferable: bool  # set only if another task may end it than the one that acquired
     waiting_since: float
+    waits: bool  # whether it is in the queue; set only once it has been
     warned: bool  # set once its long hold has been reported

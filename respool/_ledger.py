@@ -1,7 +1,7 @@
 """Every count, list and queue of a pool, and every decision about them. Synchronous: nothing here can be interrupted.
 
 The pool tells the ledger what happened (a lease began to wait, a resource was opened, a reset failed) and the time at
-which it did; the ledger changes its books, calls ``wake`` with the task of every lease whose wait is over (because it
+which it did; the ledger changes its books, calls ``wake`` with every lease whose wait is over and its task (because it
 holds an entry, or because it has an ``error``), and leaves in ``work`` the entries whose state asks for a job (open,
 validate, reset or close the resource). The pool starts the jobs before it awaits anything.
 
@@ -35,10 +35,10 @@ import attrs
 from ._budget import Budget
 from ._entry import Discard, Entry, Lease, State
 from ._limits import Limits
-from ._queue import Priority, Queue
+from ._queue import UPKEEP_PERIOD, Priority, Queue
 from ._statistics import BOUNDS, Histogram
 
-__all__ = ["UPKEEP_PERIOD", "Ledger"]
+__all__ = ["Ledger"]
 
 T = TypeVar("T")
 
@@ -50,7 +50,6 @@ NORMAL = Priority.NORMAL
 
 _FIRST_BACKOFF = 0.1  # seconds: upper bound of the first wait after a failed open
 _LONGEST_BACKOFF = 5.0  # seconds: so that recovery is noticed soon
-UPKEEP_PERIOD = 0.1  # seconds: how soon to look around when somebody waits; less and less often if it lasts
 _TRUSTED_IDLE = 0.001  # seconds of idleness in which nothing can have happened, not even a frozen process
 _LIFETIME_JITTER = 0.1  # fraction of max_lifetime by which a resource's own may be shorter
 
@@ -61,7 +60,7 @@ class Ledger(Generic[T]):
 
     limits: Limits
     is_clean: Callable[[T], bool] | None = None  # None: every resource is, always
-    wake: Callable[[Any], object]  # takes a lease's task; must not run it at once
+    wake: Callable[[Any, Any], object]  # takes a lease's task and the lease; must not run it at once
     nudge: Callable[[], object]  # called by the budget after it has changed these books, on another pool's behalf
     share: int = 1  # leases one resource may serve at a time
     budget: Budget | None = None
@@ -89,7 +88,6 @@ class Ledger(Generic[T]):
     open_error_permanent: bool = attrs.field(init=False, default=False)
 
     expected_use: float = attrs.field(init=False, default=0.0)  # seconds; nine in ten uses take longer
-    pace: float = attrs.field(init=False, default=math.inf)  # average seconds between check-ins at full use
 
     # totals since the start
     timeouts: int = attrs.field(init=False, default=0)
@@ -103,7 +101,7 @@ class Ledger(Generic[T]):
     open_time: Histogram = attrs.field(init=False, factory=Histogram)
 
     def __attrs_post_init__(self) -> None:
-        self.queue = Queue(self.limits.acquire_timeout)
+        self.queue = Queue()
         self._guard()
 
     # A lease's way: try_lend, or enqueue and then hand-over, give_up or dismiss; in the end check_in.
@@ -162,16 +160,16 @@ class Ledger(Generic[T]):
         self.provide(now)
         return False
 
-    def give_up(self, lease: Lease[T], now: float) -> None:
-        """`lease`'s task was cancelled while it waited."""
-        self.queue.remove(lease, late=now >= min(lease.latest_start, lease.deadline))
+    def give_up(self, lease: Lease[T], now: float, *, late: bool) -> None:
+        """`lease`'s task was cancelled while it waited; `late` if that is because its time was up."""
+        self.queue.remove(lease, late=late)
         self.cancelled += now > lease.waiting_since
 
     def dismiss(self, lease: Lease[T], error: Exception, *, late: bool = False) -> None:
         """End the wait of `lease` with `error`; `late` if that is because its time was up."""
         self.queue.remove(lease, late=late)
         lease.error = error
-        self.wake(lease.task)
+        self.wake(lease.task, lease)
 
     def check_in(self, lease: Lease[T], now: float, *, broken: bool = False) -> None:
         """`lease` is over; its resource goes to the next waiter or the idle stack, is reset, or is discarded."""
@@ -197,7 +195,10 @@ class Ledger(Generic[T]):
         elif self.queue.size:
             self._hand_over(entry, now)
         else:
-            self._rest(entry, now)
+            assert entry.state is LENT, f"bug: {entry.state.name} at check-in"
+            entry.state = IDLE  # as in `_rest`, without the calls
+            entry.idle_since = now
+            self.idle.append(entry)
         if self.guarded and self.queue.size:
             self.provide(now)  # with fewer leases out, those who wait may be entitled to what else is free
 
@@ -348,7 +349,6 @@ class Ledger(Generic[T]):
         use_time = self.use_time.snapshot()
         if use_time.count:
             self.expected_use = min(use_time.quantile(0.1), BOUNDS[-1])
-            self.pace = use_time.sum / use_time.count / (self.limits.max_size * self.share)
 
     def count(self, state: State) -> int:
         """How many entries are in `state`."""
@@ -448,7 +448,7 @@ class Ledger(Generic[T]):
         lease.since = now
         entry.leases.add(lease)
         lease.entry = entry
-        self.wake(lease.task)
+        self.wake(lease.task, lease)
 
     def _rest(self, entry: Entry[T], now: float) -> None:
         entry.become(IDLE)
@@ -534,10 +534,7 @@ class Ledger(Generic[T]):
         return sum(entry.state is not State.CLOSING and entry.doom is None for entry in self.entries)
 
     def _next_due(self, now: float) -> float:
-        due = math.inf
-        if self.queue.size:
-            waited = now - self.queue.oldest_since()
-            due = min(self.queue.next_deadline(), now + max(UPKEEP_PERIOD, waited))
+        due = self.queue.next_look()
         if now < self.retry_at:
             due = min(due, self.retry_at)
         elif now < self.retry_at + _LONGEST_BACKOFF:

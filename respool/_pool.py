@@ -41,10 +41,10 @@ from ._clocks import ClockWatch
 from ._deadlock import blocked_for_certain
 from ._entry import Entry, Lease, State
 from ._errors import LeaseRevoked, OpenFailed, PoolClosed, PoolDeadlock, PoolError, PoolOverloaded, PoolTimeout
-from ._ledger import UPKEEP_PERIOD, Ledger
+from ._ledger import Ledger
 from ._limits import Limits, Options, limits_from
 from ._misuse import NotAwaitable, awaitable, instruments_from, refuse_async_hooks
-from ._queue import Priority
+from ._queue import UPKEEP_PERIOD, Priority
 from ._statistics import PoolStatistics
 from ._urls import adapter_from_url
 from .abc import Adapter, Instrument, Verdict
@@ -54,12 +54,13 @@ __all__ = ["Pool", "open_pool"]
 T = TypeVar("T")
 _Refusal = TypeVar("_Refusal", bound=PoolError)
 
+# Plain ints, because indexing with them is quicker; and looking a member or its value up runs Python code.
 URGENT = Priority.URGENT.value
 NORMAL = Priority.NORMAL.value
+_NORMAL = Priority.NORMAL
 
 _NESTING_CHECKS = 1000  # enough to meet the habit, few enough to cost nothing in the long run
 _TELLING_USE = 0.005  # seconds
-_NEGLIGIBLE_WAIT = 0.01  # seconds
 
 logger = logging.getLogger("respool")
 
@@ -69,13 +70,9 @@ class _Acquire(Lease[T]):
 
     __slots__ = ("_pool", "_timeout")
 
-    def __init__(self, pool: Pool[T], timeout: float | None, priority: Priority) -> None:
-        self._pool = pool
-        self._timeout = timeout
-        # A plain int, because indexing with it is quicker; and looking a member's value up runs Python code.
-        self.line = NORMAL if priority is Priority.NORMAL else priority.value
-        self.entry = None
-        self.task = None
+    # Set by Pool.acquire: an __init__ would make it half as slow again.
+    _pool: Pool[T]
+    _timeout: float | None
 
     @enable_ki_protection
     async def __aenter__(self) -> T:
@@ -90,27 +87,32 @@ class _Acquire(Lease[T]):
         self.task = current_task()
         if pool._watchful:
             pool._before_acquire(self)
+        lent = False
         if not queue.size or (self.line == URGENT and not queue.count_urgent()):
             lent = ledger.try_lend(self, now)
             if ledger.work:
                 pool._start_jobs()
-        else:
-            lent = False
         if lent:
             await cancel_shielded_checkpoint()
         else:
-            deadline = math.inf
-            if queue.size * ledger.pace > _NEGLIGIBLE_WAIT:
-                # Costs more than all the rest; no deadline worth setting passes in the wait that is to be expected.
-                deadline = trio.current_effective_deadline()
-            pool._enqueue(self, now, deadline)
+            latest_start = now + (pool.limits.acquire_timeout if self._timeout is None else self._timeout)
+            if (
+                ledger.open_error is not None
+                or (ledger.expected_use > _TELLING_USE and queue.size)
+                or queue.size >= pool.limits.max_waiting
+                or ledger.closed
+            ):
+                latest_start = pool._admit(now, latest_start)
+            ledger.enqueue(self, now, latest_start)
+            if ledger.work:
+                pool._start_jobs()
+            if ledger.due < pool._nap_ends:
+                pool._wake_upkeep()
             await wait_task_rescheduled(self._give_up)
-            if self.error is not None:
-                raise self.error
         entry = self.entry
         if entry is None:  # the resource was closed before this task came to use it
             if lent:
-                self.waiting_since, self.latest_start, self.deadline = now, now + pool._timeout(self), math.inf
+                self.waiting_since, self.latest_start = now, now + pool._timeout(self)
             entry, lent = await self._acquire_again(), False
         if pool._instruments:
             pool._tell("acquired", 0.0 if lent else self.since - self.waiting_since)
@@ -122,15 +124,24 @@ class _Acquire(Lease[T]):
         while self.entry is None:
             if not self._pool._lend_or_enqueue_again(self):
                 await wait_task_rescheduled(self._give_up)
-                if self.error is not None:
-                    raise self.error
         entry: Entry[T] = self.entry
         return entry
 
-    def _give_up(self, _: RaiseCancelT) -> Abort:
+    def unwrap(self) -> None:
+        """Be what is sent to this lease's task when its wait is over, as an `outcome.Outcome` is.
+
+        One of those would have to be made for each wait, at a tenth of its cost.
+        """
+        if self.error is not None:
+            raise self.error
+
+    def _give_up(self, raise_cancel: RaiseCancelT) -> Abort:
         pool = self._pool
         now = pool._now()
-        pool._ledger.give_up(self, now)
+        try:
+            raise_cancel()
+        except (trio.Cancelled, KeyboardInterrupt) as cancellation:  # Trio raises it again, in the task
+            pool._ledger.give_up(self, now, late=now >= self.latest_start or _is_for_a_deadline(cancellation))
         pool._tell("cancelled", now - self.waiting_since)
         return Abort.SUCCEEDED
 
@@ -250,9 +261,16 @@ class Pool(Generic[T]):
         """
         if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
             raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
-        if priority is not Priority.NORMAL and not isinstance(priority, Priority):
-            raise TypeError(f"priority must be a respool.Priority, not {priority!r}")
-        lease = self._lease_type(self, timeout, priority)
+        line = NORMAL
+        if priority is not _NORMAL:
+            if not isinstance(priority, Priority):
+                raise TypeError(f"priority must be a respool.Priority, not {priority!r}")
+            line = priority.value
+        lease: _Acquire[T] = self._lease_type()
+        lease._pool = self
+        lease._timeout = timeout
+        lease.line = line
+        lease.entry = lease.task = None
         if transferable:
             lease.transferable = True
         return lease
@@ -355,28 +373,6 @@ class Pool(Generic[T]):
                 )
         self._watchful = bool(self._nesting_checks or self.limits.record_stacks)
 
-    def _enqueue(self, lease: _Acquire[T], now: float, deadline: float) -> None:
-        """Put `lease` at the end of the queue, or raise if there is no point in waiting."""
-        timeout = lease._timeout
-        ledger = self._ledger
-        limits = self.limits
-        if ledger.closed or now < ledger.retry_at or ledger.queue.size >= limits.max_waiting:
-            self._refuse()
-        if timeout is None:
-            timeout = limits.acquire_timeout
-        latest_start = now + timeout
-        lease.deadline = deadline
-        # What would be hardly early, the caller's own cancel scope may as well do.
-        if ledger.expected_use > _TELLING_USE and deadline - ledger.expected_use < latest_start:
-            latest_start = deadline - ledger.expected_use
-            if latest_start <= now:
-                raise self._too_late_error(0)
-        ledger.enqueue(lease, now, latest_start)
-        if ledger.work:
-            self._start_jobs()
-        if ledger.due < self._nap_ends:
-            self._wake_upkeep()
-
     def _lend_or_enqueue_again(self, lease: _Acquire[T]) -> bool:
         """Serve a lease that has lost what it was given, or let it wait in its old place, which cannot be refused."""
         ledger = self._ledger
@@ -392,17 +388,25 @@ class Pool(Generic[T]):
         """How long `lease` may wait."""
         return self.limits.acquire_timeout if lease._timeout is None else lease._timeout
 
-    def _refuse(self) -> None:
-        """Raise if there is no point in waiting."""
+    def _admit(self, now: float, latest_start: float) -> float:
+        """How long there will be a point in waiting; at most until `latest_start`. Raises if there is none."""
         ledger = self._ledger
         if ledger.closed:
             raise self._closed_error()
-        if ledger.hopeless():
+        if now < ledger.retry_at and ledger.hopeless():
             raise self._open_failed_error()
         # Those for whom a resource is being made ready, or can be, do not count: they do not wait for others to finish.
         coming = max(0, self.limits.max_size - ledger.count(State.LENT)) * ledger.share  # may be lent more than that
         if ledger.queue.size >= self.limits.max_waiting + coming:
             raise self._queue_full_error()
+        if ledger.expected_use > _TELLING_USE and ledger.queue.size:
+            # To look the deadline up costs a fifth of an acquire, and would tell hardly earlier what the caller's own
+            # cancel scope is about to do.
+            last_chance = trio.current_effective_deadline() - ledger.expected_use
+            if last_chance <= now:
+                raise self._too_late_error(0)
+            return min(latest_start, last_chance)
+        return latest_start
 
     def _check_in_after(self, error: BaseException, lease: _Acquire[T], now: float) -> None:
         """End a lease whose block ended in `error`."""
@@ -412,7 +416,8 @@ class Pool(Generic[T]):
         if Verdict.RETIRE in verdict and lease.entry and lease.entry.generation == ledger.generation:
             logger.warning("%s: retiring all resources, because of %s", self.name, _brief(error))
             ledger.retire_all(now)
-        if getattr(lease, "deadline", math.inf) <= now:
+        waited = hasattr(lease, "waits")
+        if waited and now < lease.since + self.limits.max_hold and any(map(_is_for_a_deadline, _leaves(error))):
             ledger.queue.served_in_vain()
         ledger.check_in(lease, now, broken=Verdict.DISCARD in verdict)
 
@@ -782,6 +787,11 @@ async def _running(
         pool._tell_ended()
     if error_of_block is not None:
         raise error_of_block
+
+
+def _is_for_a_deadline(error: BaseException) -> bool:
+    """Whether `error` is the cancellation of a scope whose deadline has passed."""
+    return isinstance(error, trio.Cancelled) and error.source == "deadline"
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

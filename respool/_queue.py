@@ -21,18 +21,22 @@ from __future__ import annotations
 import enum
 import heapq
 import math
-from collections import OrderedDict, deque
-from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+import operator
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
 
 from ._entry import Lease
 
-__all__ = ["Priority", "Queue"]
+__all__ = ["UPKEEP_PERIOD", "Priority", "Queue"]
 
 T = TypeVar("T")
 
 _OVERLOADED_SHARE = 1 / 8
 _AVERAGED_OVER = 32
+UPKEEP_PERIOD = 0.1  # seconds: how soon to look around when somebody waits; less and less often if it lasts
+_SLACK = 64  # leases that left, for which it is not worth looking through the rest
 
 
 class Priority(enum.IntEnum):
@@ -46,79 +50,80 @@ class Priority(enum.IntEnum):
 
 
 class Queue(Generic[T]):
-    """Leases in line. Keeps itself sorted well enough to tell whose time is up without looking at everyone."""
+    """Leases in line. Keeps in mind whose time will be up soon, so as to tell without looking at everyone."""
 
-    __slots__ = ("_heap", "_late_share", "_lines", "_pushed", "_sorted", "_timeout", "overloaded", "size")
+    __slots__ = ("_horizon", "_late_share", "_lines", "_pushed", "_soon", "_vacant", "overloaded", "size")
 
-    def __init__(self, acquire_timeout: float) -> None:
+    def __init__(self) -> None:
         self.size = 0  # leases in all lines
         self.overloaded = False
         self._late_share = 0.0
-        # OrderedDict because leases also leave from the middle; a dict is slow to find its first after many have left
-        self._lines: tuple[OrderedDict[Lease[T], None], ...] = tuple(OrderedDict() for _ in Priority)
-        # Leases by deadline, some of them long gone: those whose deadline is acquire_timeout after their arrival, which
-        # need no sorting, and a heap of those with any other, where the number breaks ties.
-        self._timeout = acquire_timeout
-        self._sorted: deque[Lease[T]] = deque()
-        self._heap: list[tuple[float, int, Lease[T]]] = []
+        # Who leaves from the middle of a line leaves a vacant place, until it comes to an end of the line: there is
+        # always somebody waiting at either end. An OrderedDict has no such places, at three times the cost of a deque.
+        self._lines: tuple[deque[Lease[T]], ...] = tuple(deque() for _ in Priority)
+        self._vacant = 0  # places in all lines
+        # Of all who wait, those whose time is up before the horizon are in the heap, with some that wait no more; the
+        # number breaks ties. Most are served before they come that near.
+        self._horizon = -math.inf
+        self._soon: list[tuple[float, int, Lease[T]]] = []
         self._pushed = 0
-
-    def __contains__(self, lease: Lease[T]) -> bool:
-        return lease in self._lines[lease.line]
 
     def __iter__(self) -> Iterator[Lease[T]]:
         for line in self._lines:
-            yield from line
+            yield from filter(_waits, line)
 
     def count_urgent(self) -> int:
-        return len(self._lines[0])
+        return sum(map(_waits, self._lines[0]))
 
     def oldest_since(self) -> float:
         """When the lease that has waited longest began to; ``math.inf`` if none waits."""
-        return min((next(iter(line)).waiting_since for line in self._lines if line), default=math.inf)
+        return min((line[0].waiting_since for line in self._lines if line), default=math.inf)
 
     def oldest_since_for_any_thread(self) -> float:
         """The same, at the cost of copying each line in one step, which no other thread can come between."""
         return min((line[0].waiting_since for line in map(list, self._lines) if line), default=math.inf)
 
     def push(self, lease: Lease[T]) -> None:
-        self._lines[lease.line][lease] = None
+        lease.waits = True
+        self._lines[lease.line].append(lease)
         self.size += 1
-        if lease.latest_start == lease.waiting_since + self._timeout:
-            self._sorted.append(lease)
-        else:
-            self._push_on_heap(lease)
+        if lease.latest_start < self._horizon:
+            self._keep_in_mind(lease)
 
     def push_back(self, lease: Lease[T]) -> None:
         """Put a lease that has been here before all who came no earlier. As slow as there are many of them."""
         line = self._lines[lease.line]
-        later = [other for other in line if other.waiting_since >= lease.waiting_since]
-        line[lease] = None
-        for other in later:
-            line.move_to_end(other)
+        line.insert(bisect_left(line, lease.waiting_since, key=_waiting_since), lease)
+        lease.waits = True
         self.size += 1
-        self._push_on_heap(lease)
+        self._keep_in_mind(lease)
 
     def pop(self) -> Lease[T]:
         """Take out the lease to serve next. There must be one."""
         urgent, normal, bulk = self._lines
-        lease, _ = (urgent or normal or bulk).popitem(self.overloaded)
+        line = urgent or normal or bulk
+        lease = line.pop() if self.overloaded else line.popleft()
+        lease.waits = False
         self.size -= 1
-        if not self.size:
-            self._relax()
-        elif self._late_share:
-            self._late_share -= self._late_share / _AVERAGED_OVER
+        if self._vacant:
+            self._close_up(line)
+        if self._late_share:
+            self._note_success()
         return lease
 
     def remove(self, lease: Lease[T], *, late: bool) -> None:
         """Take out a lease that will not be served; `late` if that is because its time was up."""
         line = self._lines[lease.line]
-        if late and next(iter(line)) is lease:
+        if late and line[0] is lease:
             self._note_failure()
-        del line[lease]
+        lease.waits = False
         self.size -= 1
+        self._vacant += 1
+        self._close_up(line)
         if not self.size:
             self._relax()
+        elif self._vacant > self.size + _SLACK:
+            self._sweep()
 
     def served_in_vain(self) -> None:
         """A lease that had waited was cut short by its caller's deadline."""
@@ -127,24 +132,27 @@ class Queue(Generic[T]):
 
     def expired(self, now: float) -> list[Lease[T]]:
         """The leases that can no longer be served in time, those that came first first. Told once."""
+        if now >= self._horizon:
+            self._look_ahead(now)
         late: list[Lease[T]] = []
-        while self._sorted and self._sorted[0].latest_start <= now:
-            late.append(self._sorted.popleft())
-        while self._heap and self._heap[0][0] <= now:
-            late.append(heapq.heappop(self._heap)[2])
-        # A set, because a lease whose resource was closed at the hand-over has come to wait a second time.
-        return sorted({lease for lease in late if lease in self}, key=_waiting_since)
+        while self._soon and self._soon[0][0] <= now:
+            late.append(heapq.heappop(self._soon)[2])
+        # Each once: a lease whose resource was closed at the hand-over has come to wait a second time.
+        return sorted(dict.fromkeys(filter(_waits, late)), key=_waiting_since)
 
-    def next_deadline(self) -> float:
-        """When `expired` next has something to tell."""
-        while self._sorted and self._sorted[0] not in self:
-            self._sorted.popleft()
-        while self._heap and self._heap[0][2] not in self:
-            heapq.heappop(self._heap)
-        return min(
-            self._sorted[0].latest_start if self._sorted else math.inf,
-            self._heap[0][0] if self._heap else math.inf,
-        )
+    def next_look(self) -> float:
+        """When `expired` may have something to tell; the less often, the longer nobody has been served."""
+        if not self.size:
+            return math.inf
+        while self._soon and not self._soon[0][2].waits:
+            heapq.heappop(self._soon)
+        return min(self._soon[0][0], self._horizon) if self._soon else self._horizon
+
+    def _note_success(self) -> None:
+        if self.size:
+            self._late_share -= self._late_share / _AVERAGED_OVER
+        else:
+            self._relax()
 
     def _note_failure(self) -> None:
         self._late_share += (1 - self._late_share) / _AVERAGED_OVER
@@ -153,18 +161,41 @@ class Queue(Generic[T]):
     def _relax(self) -> None:
         self.overloaded = False
         self._late_share = 0.0
-        self._sorted.clear()
-        self._heap.clear()
 
-    def _push_on_heap(self, lease: Lease[T]) -> None:
-        heap = self._heap
+    def _close_up(self, line: deque[Lease[T]]) -> None:
+        """Take vacant places off the ends of `line`."""
+        while line and not line[0].waits:
+            line.popleft()
+            self._vacant -= 1
+        while line and not line[-1].waits:
+            line.pop()
+            self._vacant -= 1
+
+    def _sweep(self) -> None:
+        """Take out all vacant places. They are more than there are leases, so each costs a step or two."""
+        for line in self._lines:
+            waiting = list(filter(_waits, line))
+            line.clear()
+            line.extend(waiting)
+        self._vacant = 0
+
+    def _look_ahead(self, now: float) -> None:
+        """Set a new horizon: a look at everyone, the less often the longer it has been good for nothing."""
+        self._horizon = now + max(UPKEEP_PERIOD, now - self.oldest_since()) if self.size else -math.inf
+        self._keep_those_in_mind(lease for lease in self if lease.latest_start < self._horizon)
+
+    def _keep_in_mind(self, lease: Lease[T]) -> None:
         self._pushed += 1
-        heapq.heappush(heap, (lease.latest_start, self._pushed, lease))
-        if len(heap) > 2 * self.size + 64:
-            # Most have been served. Rebuilding costs as many steps as there were arrivals since the last time.
-            heap[:] = [item for item in heap if item[2] in self]
-            heapq.heapify(heap)
+        heapq.heappush(self._soon, (lease.latest_start, self._pushed, lease))
+        if len(self._soon) > 2 * self.size + _SLACK:
+            # Most wait no more. Rebuilding costs as many steps as there were arrivals since the last time.
+            self._keep_those_in_mind(item[2] for item in sorted(self._soon) if item[2].waits)
+
+    def _keep_those_in_mind(self, leases: Iterable[Lease[T]]) -> None:
+        self._soon = [(lease.latest_start, number, lease) for number, lease in enumerate(leases)]
+        self._pushed = len(self._soon)
+        heapq.heapify(self._soon)
 
 
-def _waiting_since(lease: Lease[Any]) -> float:
-    return lease.waiting_since
+_waits = operator.attrgetter("waits")
+_waiting_since = operator.attrgetter("waiting_since")

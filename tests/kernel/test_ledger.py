@@ -46,7 +46,7 @@ class Books:
         self.ledger = Ledger(
             limits=self.limits,
             is_clean=is_clean,
-            wake=lambda task: self.woken.append(task[0]),
+            wake=lambda _, lease: self.woken.append(lease),
             nudge=lambda: None,
             share=self.share,
             budget=self.budget,
@@ -60,10 +60,9 @@ class Books:
     def acquire(self, timeout: float = 30.0, priority: Priority = Priority.NORMAL) -> Lease[Thing]:
         """What a task does: take what is free, or wait."""
         lease: Lease[Thing] = Lease()
-        lease.task = [lease]
+        lease.task = object()
         lease.entry = None
         lease.line = priority
-        lease.deadline = math.inf
         queue = self.ledger.queue
         first = not queue.size or (priority is Priority.URGENT and not queue.count_urgent())
         if not first or not self.ledger.try_lend(lease, self.now):
@@ -77,7 +76,7 @@ class Books:
         self.ledger.lend_or_enqueue_again(lease, self.now)
 
     def give_up(self, lease: Lease[Thing]) -> None:
-        self.ledger.give_up(lease, self.now)
+        self.ledger.give_up(lease, self.now, late=self.now >= lease.latest_start)
 
     def check_in(self, lease: Lease[Thing], *, broken: bool = False) -> None:
         self.ledger.check_in(lease, self.now, broken=broken)

@@ -15,7 +15,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from respool import OpenFailed, Pool, PoolOverloaded, PoolTimeout, Priority, open_pool
+from respool import LeaseRevoked, OpenFailed, Pool, PoolOverloaded, PoolTimeout, Priority, open_pool
 from respool._entry import Lease
 from respool._queue import Queue
 from respool.abc import Verdict
@@ -116,7 +116,7 @@ async def test_a_queue_that_is_never_empty_is_no_overload(autojump_clock: MockCl
 class Line:
     """A queue, and the leases put into it, named by their numbers."""
 
-    queue: Queue[None] = attrs.field(factory=lambda: Queue[None](30))
+    queue: Queue[None] = attrs.field(factory=lambda: Queue[None]())
     leases: dict[int, Lease[None]] = attrs.field(factory=dict)
 
     def push(self, *numbers: int, line: Priority = Priority.NORMAL) -> None:
@@ -271,6 +271,23 @@ async def test_uses_cut_short_by_their_callers_deadline_overload_the_pool(autoju
                     overloaded_at = min(overloaded_at, trio.current_time())
     assert overloaded_at < 30
     assert pool.statistics().use_time.count > 20
+
+
+async def test_leases_cut_short_by_max_hold_prove_nothing(autojump_clock: MockClock) -> None:
+    """The deadline was the pool's own."""
+    async with open_pool(GatedAdapter(), max_size=1, max_hold=1) as pool:
+
+        async def borrower() -> None:
+            with pytest.raises(LeaseRevoked):
+                await use(pool, 2)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(borrower)
+            for _ in range(18):
+                await trio.sleep(1)
+                assert pool.statistics().waiting > 0
+                assert not pool.statistics().overloaded
 
 
 # Refusals.

@@ -55,8 +55,8 @@ MUTANTS = [
     Mutant(
         "a cancelled waiter stays in the queue",
         "_ledger.py",
-        "        self.queue.remove(lease, late=now >= min(lease.latest_start, lease.deadline))\n",
-        "",
+        "        self.queue.remove(lease, late=late)\n        self.cancelled",
+        "        self.cancelled",
     ),
     Mutant(
         "an error in the block keeps the resource lent",
@@ -80,8 +80,8 @@ MUTANTS = [
     Mutant(
         "the last to come is served first",
         "_queue.py",
-        "popitem(self.overloaded)",
-        "popitem(True)",
+        "line.pop() if self.overloaded else line.popleft()",
+        "line.pop()",
     ),
     Mutant(
         "what comes back is made idle although somebody waits",
@@ -92,7 +92,7 @@ MUTANTS = [
     Mutant(
         "a waiter is not woken",
         "_ledger.py",
-        "        lease.entry = entry\n        self.wake(lease.task)\n",
+        "        lease.entry = entry\n        self.wake(lease.task, lease)\n",
         "        lease.entry = entry\n",
     ),
     Mutant(
@@ -233,14 +233,56 @@ MUTANTS = [
     Mutant(
         "a shorter timeout than the default is not noticed in time",
         "_queue.py",
-        "        else:\n            self._push_on_heap(lease)\n",
+        "        if lease.latest_start < self._horizon:\n            self._keep_in_mind(lease)\n",
         "",
     ),
     Mutant(
         "upkeep is not woken for an earlier deadline",
         "_pool.py",
-        "        if ledger.work:\n            self._start_jobs()\n        if ledger.due < self._nap_ends:\n            self._wake_upkeep()\n",
-        "        if ledger.work:\n            self._start_jobs()\n",
+        "            if ledger.due < pool._nap_ends:\n                pool._wake_upkeep()\n",
+        "",
+    ),
+    Mutant(
+        "nobody looks again beyond the horizon",
+        "_queue.py",
+        "        if now >= self._horizon:\n            self._look_ahead(now)\n",
+        "",
+    ),
+    Mutant(
+        "those who left from the middle of a line are served",
+        "_queue.py",
+        "        if self._vacant:\n            self._close_up(line)\n",
+        "",
+    ),
+    Mutant(
+        "those who left are remembered for as long as somebody waits in front of them",
+        "_queue.py",
+        "        elif self._vacant > self.size + _SLACK:\n            self._sweep()\n",
+        "",
+    ),
+    Mutant(
+        "those who were served are remembered until their time would have been up",
+        "_queue.py",
+        "        if len(self._soon) > 2 * self.size + _SLACK:\n",
+        "        if False:\n",
+    ),
+    Mutant(
+        "a wait that ended in an error goes on with nothing",
+        "_pool.py",
+        "        if self.error is not None:\n            raise self.error\n",
+        "        return\n",
+    ),
+    Mutant(
+        "a caller's deadline that cuts its wait or its lease short proves nothing",
+        "_pool.py",
+        'error.source == "deadline"',
+        "False",
+    ),
+    Mutant(
+        "max_hold counts as the caller's deadline",
+        "_pool.py",
+        "if waited and now < lease.since + self.limits.max_hold and",
+        "if waited and",
     ),
     Mutant(
         "hooks have no time limit",
@@ -406,14 +448,14 @@ MUTANTS = [
     Mutant(
         "urgent leases wait behind others",
         "_queue.py",
-        "(urgent or normal or bulk)",
-        "(normal or urgent or bulk)",
+        "urgent or normal or bulk\n",
+        "normal or urgent or bulk\n",
     ),
     Mutant(
         "bulk work is served before others",
         "_queue.py",
-        "(urgent or normal or bulk)",
-        "(urgent or bulk or normal)",
+        "urgent or normal or bulk\n",
+        "urgent or bulk or normal\n",
     ),
     Mutant(
         "a shared resource serves one lease too many",
@@ -508,7 +550,7 @@ MUTANTS = [
     Mutant(
         "a caller without enough time left is served in vain",
         "_pool.py",
-        "            if latest_start <= now:\n                raise self._too_late_error(0)\n",
+        "            if last_chance <= now:\n                raise self._too_late_error(0)\n",
         "",
     ),
     Mutant(
@@ -532,8 +574,8 @@ MUTANTS = [
     Mutant(
         "whoever lost a resource at the hand-over waits behind everybody",
         "_queue.py",
-        "            line.move_to_end(other)\n",
-        "            pass\n",
+        "line.insert(bisect_left(line, lease.waiting_since, key=_waiting_since), lease)",
+        "line.append(lease)",
     ),
     # Telling.
     Mutant(
