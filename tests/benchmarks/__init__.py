@@ -13,5 +13,6 @@ To add some, write a module beside this text whose name has no leading underscor
 3. Import peers inside the contender, so that a missing one costs nothing but its own line in the table, and add them
    to the group ``bench`` in ``pyproject.toml``. ``loop="asyncio"``, ``"uvloop"`` or ``"threads"`` (then everything is
    synchronous) say where a contender runs. Nothing is tuned for one contender that the others are not given.
-4. A ``Surge`` is the other kind of benchmark: its contenders yield ``use()``, and callers come at a rate of their own.
+4. A ``Program`` is a contender that measures itself, like wrk. ``fractions`` says beside which of ours it is shown.
+5. A ``Surge`` is the other kind of benchmark: its contenders yield ``use()``, and callers come at a rate of their own.
 """

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import attrs
 
-from ._contender import Burst, Contender, Measurement, Sample, Share
+from ._contender import Burst, Contender, Measurement, Program, Sample, Share
 from ._loops import drive
 from ._surge import Surge
 
@@ -34,11 +34,13 @@ class Benchmark:
 
     name: str
     title: str
-    contenders: tuple[Contender, ...]
+    contenders: tuple[Contender | Program, ...]
     tasks: int = 1
     answer: Callable[[int], int] = attrs.field(default=lambda _: 1)
     keys: int = 1000
     goals: tuple[Goal, ...] = ()
+    fractions: tuple[tuple[str, str], ...] = ()
+    """Ours, and the program beside which it is shown. No goal: only an upper limit."""
     server: Callable[[], AbstractContextManager[str]] | None = None
 
     def shares(self, operations: int) -> list[Share]:
@@ -51,8 +53,10 @@ class Benchmark:
         answers = [key * self.answer(key) for key in range(self.keys)]
         return sum(answers[key] for share in shares for key in share)
 
-    def sample(self, contender: Contender, url: str, seconds: float) -> dict[str, Any]:
-        """Measure one contender, in this process."""
+    def sample(self, contender: Contender | Program, url: str, seconds: float) -> dict[str, Any]:
+        """Measure one contender, in this process or its own."""
+        if isinstance(contender, Program):
+            return attrs.asdict(contender.measure(url, seconds))
         return attrs.asdict(drive(contender, url, self.measure(seconds)))
 
     def measure(self, seconds: float) -> Measurement:

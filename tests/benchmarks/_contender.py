@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+import shutil
+import subprocess
 from collections.abc import Callable, Generator, Sequence
 from typing import Any, Literal
 
@@ -39,6 +42,29 @@ class Sample:
     """Operations a second."""
     cpu: float
     """Microseconds of the client's CPU time an operation."""
+
+
+@attrs.frozen
+class Program:
+    """A program that does nothing but make load, in C mostly, and measures itself: what the server has to give."""
+
+    name: str
+    measure: Callable[[str, float], Sample]
+    """Is told the server's URL, and about how many seconds to take."""
+
+
+def output_of(command: Sequence[str], package: str) -> tuple[str, float]:
+    """Run a program of that Debian `package`. Returns what it says, and the CPU seconds it took.
+
+    Raises:
+      ModuleNotFoundError: it is not installed.
+    """
+    if shutil.which(command[0]) is None:
+        raise ModuleNotFoundError(command[0], name=f"{package}, a Debian package,")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return said, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 Measurement = Generator[list[Share], Burst, Sample]

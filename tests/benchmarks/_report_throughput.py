@@ -66,7 +66,16 @@ def lines(result: Result) -> list[str]:
     for name, *numbers in rows:
         cells = [cell.rjust(width) for cell, width in zip(numbers, widths[1:], strict=True)]
         shown.append("  ".join(["  " + name.ljust(widths[0]), *cells]).rstrip())
-    return [*shown, "", *map(str, verdicts(result))]
+    return [*shown, "", *map(str, verdicts(result)), *_fractions(result)]
+
+
+def _fractions(result: Result) -> list[str]:
+    by_name = {outcome.contender: outcome for outcome in result.measured}
+    return [
+        f"  {ours}: {factor(by_name[ours], by_name[theirs]):.2f} of the operations/s of {theirs}"
+        for ours, theirs in cast("Benchmark", result.benchmark).fractions
+        if ours in by_name and theirs in by_name
+    ]
 
 
 def _row(outcome: Outcome, ours: Outcome) -> tuple[str, str, str, str]:

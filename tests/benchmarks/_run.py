@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from ._benchmark import Benchmark
-from ._contender import Contender
+from ._contender import Contender, Program
 from ._surge import Surge
 
 REPOSITORY = Path(__file__).parents[2]
@@ -81,7 +81,7 @@ def _run_one(
     return Result(key, benchmark, list(outcomes.values()))
 
 
-def _sample(contender: Contender, request: dict[str, Any]) -> dict[str, Any]:
+def _sample(contender: Contender | Program, request: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, "-m", f"{__package__}._child", json.dumps({**request, "contender": contender.name})]
     process = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     if process.returncode:

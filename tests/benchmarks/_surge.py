@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import trio
 
-from ._contender import Contender
+from ._contender import Contender, Program
 
 RESOURCES = 10
 USE = 0.01  # seconds that each caller needs a resource
@@ -56,8 +56,9 @@ class Surge:
     ours: tuple[str, ...] = ()
     """The contenders that have to keep their goodput."""
 
-    def sample(self, contender: Contender, url: str, seconds: float) -> dict[str, Any]:
+    def sample(self, contender: Contender | Program, url: str, seconds: float) -> dict[str, Any]:
         """Measure the capacity, and then the surge."""
+        assert isinstance(contender, Contender), "no program is a pool"
         phase = PHASE * seconds
         callers = [Caller(due) for due in arrivals(phase)]
         cpu = time.process_time()

@@ -8,21 +8,17 @@ for one file again and again.
 from __future__ import annotations
 
 import re
-import resource
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-import attrs
 import trio
 
 from tests.servers import NginxServer
 
 from ._benchmark import Benchmark, Goal
-from ._contender import Contender, Sample, Share
+from ._contender import Contender, Program, Sample, Share, output_of
 
 SIZE = 10
 KEYS = 1000
@@ -172,32 +168,15 @@ def getting(opened: Any) -> Any:
 WRK = "wrk"
 
 
-@attrs.frozen(kw_only=True)
-class BesideWrk(Benchmark):
-    """A benchmark, one of whose contenders is a program of its own."""
-
-    def sample(self, contender: Contender, url: str, seconds: float) -> dict[str, Any]:
-        if contender.name != WRK:
-            return super().sample(contender, url, seconds)
-        return attrs.asdict(_wrk(f"{url}/1", self.tasks, seconds))
-
-
-def _wrk(url: str, tasks: int, seconds: float) -> Sample:
+def wrk(url: str, seconds: float) -> Sample:
     """Let wrk work, in whole seconds. It has no tasks that wait for a connection: each connection is always busy."""
-    if shutil.which(WRK) is None:
-        raise ModuleNotFoundError(WRK, name="wrk, a Debian package,")
-    command = [WRK, "--threads=1", f"--connections={SIZE}", f"--duration={max(1, round(seconds))}s", url]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    command = [WRK, "--threads=1", f"--connections={SIZE}", f"--duration={max(1, round(seconds))}s", f"{url}/1"]
+    said, cpu_seconds = output_of(command, "wrk")
     found = re.search(r"(\d+) requests in .*Requests/sec: +([\d.]+)", said, re.DOTALL)
     if found is None or "Non-2xx" in said or "Socket errors" in said:
         raise RuntimeError(said)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
     operations = int(found[1])
-    return Sample(operations, float(found[2]), (used.ru_utime + used.ru_stime) * 1e6 / operations)
-
-
-def _driven_by_itself(url: str) -> Any:
-    raise NotImplementedError("BesideWrk measures it")
+    return Sample(operations, float(found[2]), cpu_seconds * 1e6 / operations)
 
 
 # 100 MB.
@@ -282,7 +261,7 @@ def _large(name: str, title: str, ours: Any, bare: Any, answer: int) -> Benchmar
 
 
 BENCHMARKS = (
-    BesideWrk(
+    Benchmark(
         name="small",
         title=f"GET of small files ({SMALL} bytes), 50 tasks over {SIZE} connections",
         contenders=(
@@ -294,7 +273,7 @@ BENCHMARKS = (
             Contender("httpcore, trio", getting(open_httpcore("httpcore"))),
             Contender("httpx2, trio", getting(open_httpx2)),
             Contender("bare Trio sockets", getting(open_bare)),
-            Contender(WRK, _driven_by_itself),
+            Program(WRK, wrk),
         ),
         tasks=50,
         keys=KEYS,

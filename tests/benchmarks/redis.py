@@ -1,20 +1,23 @@
-"""GET and SET, small values and 10 KB: respool_redis beside redis.asyncio, coredis and threads.
+"""GET and SET, small values and 10 KB: respool_redis beside redis.asyncio, coredis, threads and redis-benchmark.
 
 Everybody has ten connections and is asked for one key at a time, from 50 tasks and from 200. redis-py and coredis take
 a connection from their pool for each command by themselves; for respool that is "exclusive". "Shared" is the everyday
-client, whose tasks' commands travel together.
+client, whose tasks' commands travel together. redis-benchmark is a C program that checks nothing: it shows what the
+server has to give, asked one thing at a time on each of ten connections, or many things at once on one.
 """
 
 from __future__ import annotations
 
+import csv
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.servers import RedisServer
 
 from ._benchmark import Benchmark, Goal
-from ._contender import Contender, Share
+from ._contender import Contender, Program, Sample, Share, output_of
 
 SIZE = 10
 KEYS = 1000
@@ -37,8 +40,9 @@ def server() -> Iterator[str]:
     with RedisServer() as running:
         with redis.Redis.from_url(running.url) as client:
             for key in range(KEYS):
-                client.set(f"small:{key}", value(key, 5))
-                client.set(f"large:{key}", value(key, LARGE))
+                for name in (str(key), f"{key:012}"):  # redis-benchmark's names are of this length
+                    client.set(f"small:{name}", value(key, 5))
+                    client.set(f"large:{name}", value(key, LARGE))
         yield running.url
 
 
@@ -158,12 +162,43 @@ def setting(prefix: str, length: int) -> Any:
     return of, in_threads
 
 
+# redis-benchmark measures itself.
+
+
+def redis_benchmark(what: str, prefix: str, length: int, *, connections: int, at_once: int) -> Any:
+    """The program, asking `at_once` things on each of its `connections` before it waits for the replies."""
+    command = (
+        ["GET", f"{prefix}:__rand_int__"] if what == "get" else ["SET", f"set:{prefix}:__rand_int__", "x" * length]
+    )
+
+    def measure(url: str, seconds: float) -> Sample:
+        where = urlsplit(url)
+        options = ["-h", where.hostname, "-p", where.port, "-c", connections, "-P", at_once, "-r", KEYS, "--csv"]
+
+        def ask(number: int) -> Sample:
+            words = ["redis-benchmark", *options, "-n", number, *command]
+            said, cpu_seconds = output_of([str(word) for word in words], "redis-tools")
+            rate = float(next(csv.DictReader(said.splitlines()))["rps"])
+            return Sample(number, rate, cpu_seconds * 1e6 / number)
+
+        return ask(round(ask(20_000).rate * seconds) + 1)
+
+    return measure
+
+
 PEERS = ("redis.asyncio", "redis.asyncio, uvloop", "coredis, asyncio", "coredis, trio", "redis-py, threads")
 
 
 def benchmark(what: str, size: str, length: int, tasks: int) -> Benchmark:
     of, in_threads = (getting if what == "get" else setting)(size, length)
     ours = "respool_redis, shared" if tasks > 50 else "respool_redis, exclusive"
+    one_by_one = Program(
+        f"redis-benchmark, {SIZE} conn.", redis_benchmark(what, size, length, connections=SIZE, at_once=1)
+    )
+    together = Program(
+        f"redis-benchmark, 1 conn., {tasks} at once",
+        redis_benchmark(what, size, length, connections=1, at_once=tasks),
+    )
     return Benchmark(
         name=f"{what}-{size}-{tasks}",
         title=f"{what.upper()} of {size} values ({length} bytes), {tasks} tasks over {SIZE} connections",
@@ -175,12 +210,15 @@ def benchmark(what: str, size: str, length: int, tasks: int) -> Benchmark:
             Contender("coredis, asyncio", of(coredis), "asyncio"),
             Contender("coredis, trio", of(coredis)),
             Contender("redis-py, threads", in_threads, "threads"),
+            together,
+            one_by_one,
         ),
         tasks=tasks,
         keys=KEYS,
         answer=number if what == "get" else (lambda _: 1),
         server=server,
         goals=tuple(Goal(ours, peer, 10 if tasks > 50 else 2.5) for peer in PEERS),
+        fractions=(("respool_redis, shared", together.name), ("respool_redis, exclusive", one_by_one.name)),
     )
 
 

@@ -15,7 +15,7 @@ import trio
 
 from tests.benchmarks import __main__ as command_line
 from tests.benchmarks._benchmark import Benchmark, Goal, find
-from tests.benchmarks._contender import Contender
+from tests.benchmarks._contender import Contender, Program, Sample, output_of
 from tests.benchmarks._loops import drive
 from tests.benchmarks._report import plot, table
 from tests.benchmarks._report_throughput import verdicts
@@ -168,3 +168,21 @@ def test_a_program_that_is_not_there_is_told_as_missing(monkeypatch: pytest.Monk
     assert "wrk: wrk, a Debian package, is not installed" in table(
         Result("http.small", benchmark, [Outcome("wrk", missing=missing)])
     )
+
+
+def test_programs_measure_themselves_and_are_shown_beside_ours() -> None:
+    """And one that is not installed is a line in the table, no failure."""
+    program = Program("load", lambda _, seconds: Sample(100, 100 / seconds, 1.0))
+    benchmark = Benchmark(name="any", title="Any", contenders=(program,), fractions=(("a", "load"), ("a", "other")))
+
+    assert benchmark.sample(program, "", 0.5)["rate"] == 200
+    result = Result(
+        "any", benchmark, [Outcome("a", [{"rate": 50.0, "cpu": 2.0}]), Outcome("load", [{"rate": 200.0, "cpu": 1.0}])]
+    )
+    assert "a: 0.25 of the operations/s of load" in table(result)
+    with pytest.raises(ModuleNotFoundError) as caught:
+        output_of(["no-such-program"], "no-such-tools")
+    assert caught.value.name == "no-such-tools, a Debian package,"
+    said, cpu_seconds = output_of(["python3", "-c", "print('done')"], "python3")
+    assert said == "done\n"
+    assert cpu_seconds > 0
