@@ -89,6 +89,8 @@ class Budget:
 
     def must_give_way(self, ledger: Ledger[Any], entry: Entry[Any]) -> bool:
         """Whether `ledger` should close a resource it has just got back, in favour of the pool whose turn it is."""
+        if not self._starving and not self._wanting:
+            return False  # asked at every check-in
         needy = self._next_needy(besides=ledger)
         if needy is None:
             return False

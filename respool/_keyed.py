@@ -8,7 +8,7 @@ resources and the waiters, not by the keys there ever were.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType, TracebackType
 from typing import Any, Generic, TypeVar, Unpack
@@ -148,22 +148,27 @@ class _KeyedAcquire(Generic[K, T]):
         self._priority = priority
         self._transferable = transferable
 
-    async def __aenter__(self) -> T:
-        while True:
-            self._lease = self._keyed._pool(self._key).acquire(
-                timeout=self._timeout, priority=self._priority, transferable=self._transferable
-            )
-            try:
-                return await self._lease.__aenter__()
-            except PoolClosed:
-                if self._keyed._closed:
-                    raise
-                # The key was forgotten when a shared resource was closed in the moment in which it was handed over.
+    # Neither is a coroutine of its own: the lease's are awaited directly, which every acquire is the quicker for.
 
-    async def __aexit__(
+    def __aenter__(self) -> Coroutine[Any, Any, T]:
+        pool = self._keyed._pool(self._key)
+        self._lease = pool.acquire(timeout=self._timeout, priority=self._priority, transferable=self._transferable)
+        entering: Coroutine[Any, Any, T] = self._lease.__aenter__()
+        return entering if pool.adapter.leases_per_resource == 1 else self._enter_shared(entering)
+
+    async def _enter_shared(self, entering: Coroutine[Any, Any, T]) -> T:
+        """A key is forgotten if a shared resource is closed in the moment in which it is handed over."""
+        try:
+            return await entering
+        except PoolClosed:
+            if self._keyed._closed:
+                raise
+        return await self.__aenter__()
+
+    def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        await self._lease.__aexit__(exc_type, exc, tb)
+    ) -> Coroutine[Any, Any, bool | None]:
+        return self._lease.__aexit__(exc_type, exc, tb)
 
 
 def open_keyed_pool(

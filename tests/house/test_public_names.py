@@ -24,8 +24,8 @@ PUBLIC = {
     """,
     "respool_http": """
         Body Connection HTTPAdapter HTTPError HTTPPool HeaderInput Headers InvalidRequest NotReusable Origin
-        ProtocolError Proxy ProxyError ReadTimeout RequestContext Response ServerDisconnected UpgradedStream
-        WriteTimeout open_http_pool
+        ProtocolError Proxy ProxyError ReadTimeout RequestContext RequestOptions Response ServerDisconnected
+        UpgradedStream WriteTimeout open_http_pool
     """,
     "respool_http.httpx": "PoolTransport",
     "respool_http.httpx2": "PoolTransport",

@@ -17,6 +17,7 @@ from ._headers import Headers as Headers
 from ._origin import Origin as Origin
 from ._origin import Proxy as Proxy
 from ._pool import HTTPPool as HTTPPool
+from ._pool import RequestOptions as RequestOptions
 from ._pool import open_http_pool as open_http_pool
 from ._request import Body as Body
 from ._request import HeaderInput as HeaderInput

@@ -13,10 +13,9 @@ unclean for good: nobody can tell where the next response would begin.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, NoReturn
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-import attrs
 import trio
 
 from ._errors import NotReusable, ProtocolError, ReadTimeout, ServerDisconnected, WriteTimeout
@@ -167,7 +166,7 @@ class Connection:
         self._exchanges += 1
         self._close = head.close
         self._read_timeout, self._write_timeout = request.read_timeout, request.write_timeout
-        parser = ResponseParser(head.method, max_header_size=self._max_header_size)
+        parser = ResponseParser(head.method, self._max_header_size)
         try:
             if chunks is None and len(content) <= _INLINE_BODY and not head.expect_continue:
                 self._send_at_once(head.wire + content)
@@ -183,7 +182,7 @@ class Connection:
             if request.upload is not None:
                 await request.upload.aclose()
             raise
-        if not 200 <= parser.status_code < 300:
+        if self._upload is not None and not 200 <= parser.status_code < 300:
             self._upload = None  # RFC 9112, 9.5: an error before the end of the body means nobody wants the rest
         return Response(self, parser)
 
@@ -294,14 +293,23 @@ class Connection:
         return data
 
     async def _receive_only(self) -> bytes:
-        try:
+        while True:
             if self._read_timeout == math.inf:
-                return await self._wire.receive()
-            with trio.move_on_after(self._read_timeout):
-                return await self._wire.receive()
-        except OSError as error:
-            raise self._broken() from error
-        raise ReadTimeout(f"nothing arrived from the server for {self._read_timeout:g} s")
+                await self._wire.ready()
+            else:
+                await self._ready_in_time()
+            try:
+                data = self._wire.receive_nowait()
+            except OSError as error:
+                raise self._broken() from error
+            if data is not None:
+                return data
+
+    async def _ready_in_time(self) -> None:
+        with trio.move_on_after(self._read_timeout) as scope:
+            await self._wire.ready()
+        if scope.cancelled_caught:
+            raise ReadTimeout(f"nothing arrived from the server for {self._read_timeout:g} s")
 
     async def _send_some(self, upload: Upload) -> None:
         """One step: send what fits of the body's next piece, or wait until something does, or arrives."""
@@ -326,21 +334,33 @@ class Connection:
         return self.disconnected("the connection broke before the response was complete")
 
 
-@attrs.define(eq=False)
 class RequestContext:
     """One exchange, as an asynchronous context manager: entering sends the request, leaving ends the exchange."""
 
-    connection: Connection
-    method: str
-    target: str = attrs.field(repr=False)  # may hold a token, as headers may
-    headers: HeaderInput = attrs.field(repr=False)
-    body: Body = attrs.field(repr=False)
-    read_timeout: float
-    write_timeout: float
-    upload: Upload | None = attrs.field(default=None, init=False, repr=False)
+    # A hand-written class because one is made for every request. No repr: targets may hold a token, as headers may.
+    __slots__ = ("body", "connection", "headers", "method", "read_timeout", "target", "upload", "write_timeout")
 
-    async def __aenter__(self) -> Response:
-        return await self.connection.begin(self)
+    def __init__(
+        self,
+        connection: Connection,
+        method: str,
+        target: str,
+        headers: HeaderInput,
+        body: Body,
+        read_timeout: float,
+        write_timeout: float,
+    ) -> None:
+        self.connection = connection
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.read_timeout = read_timeout
+        self.write_timeout = write_timeout
+        self.upload: Upload | None = None
+
+    def __aenter__(self) -> Coroutine[Any, Any, Response]:
+        return self.connection.begin(self)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import httptools
@@ -35,6 +35,7 @@ _START: Final = b"HTTP/1."
 _USUAL: Final = b"HTTP/1.1 200 OK\r\n"
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9](?: [\t -~\x80-\xff]*)?\r\n")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
+_FRAMING = re.compile(rb"\n(content-length|transfer-encoding|connection|keep-alive|upgrade):[ \t]*([^\r]*)")
 _KEEP_ALIVE = re.compile(rb"timeout\s*=\s*([0-9]{1,9})")
 
 # What the parser is waiting for. Plain numbers: looking up an enum's member costs more than the comparison.
@@ -76,7 +77,7 @@ class ResponseParser:
     _remaining: int = 0
     _chunks: _ChunkReader | None = None
 
-    def __init__(self, method: bytes, *, max_header_size: int = MAX_HEADER_SIZE) -> None:
+    def __init__(self, method: bytes, max_header_size: int = MAX_HEADER_SIZE) -> None:
         self._method = method
         self._max_header_size = max_header_size
         self.body: list[bytes] = []
@@ -151,22 +152,24 @@ class ResponseParser:
     def _feed_head(self, data: bytes) -> bytes:
         """Take the head's bytes; what follows it is returned."""
         known = len(self._buffer)
-        buffer = self._buffer + data if known else data
-        if not buffer.startswith(_START) and buffer != _START[: len(buffer)]:
-            raise ProtocolError(f"this is not an HTTP/1 response: it begins with {buffer[:16]!r}")
-        end = buffer.find(b"\r\n\r\n", max(0, known - 3) if known else 0, self._max_header_size) + 4
+        if known:
+            data = self._buffer + data
+        end = data.find(b"\r\n\r\n", max(0, known - 3) if known else 0, self._max_header_size) + 4
         if end < 4:
-            self._check_partial_head(buffer, known)
-            self._buffer = buffer
+            self._check_partial_head(data, known)
+            self._buffer = data
             return b""
-        self._buffer = b""
-        self._parse_head(buffer[:end])
-        return buffer[end:]
+        if known:
+            self._buffer = b""
+        self._parse_head(data[:end])
+        return data[end:]
 
-    def _check_partial_head(self, buffer: bytes, known: int) -> None:
-        if len(buffer) >= self._max_header_size:
+    def _check_partial_head(self, head: bytes, known: int) -> None:
+        if not head.startswith(_START) and head != _START[: len(head)]:
+            raise ProtocolError(f"this is not an HTTP/1 response: it begins with {head[:16]!r}")
+        if len(head) >= self._max_header_size:
             raise ProtocolError(f"the response's head is longer than max_header_size ({self._max_header_size} bytes)")
-        if _BARE_LF.search(buffer, max(0, known - 1)):
+        if _BARE_LF.search(head, max(0, known - 1)):
             raise ProtocolError("the response's head has a line that ends in LF without CR")
 
     def _parse_head(self, head: bytes) -> None:
@@ -194,21 +197,23 @@ class ResponseParser:
 
     def _read_framing(self, status: int, head: bytes) -> None:
         """Where the body ends: RFC 9112 section 6.3, in its order. `head` is in lower case."""
-        length = _value(head, b"\r\ncontent-length:")
-        coding = _value(head, b"\r\ntransfer-encoding:")
+        fields = _framing_fields(head)
+        length = fields.get(b"content-length")
+        coding = fields.get(b"transfer-encoding")
         # llhttp has refused a second Content-Length, one that is not digits, and one beside a Transfer-Encoding.
+        size = -1 if length is None else int(length)
         if coding is not None and coding != b"chunked":
             raise ProtocolError("the response has a transfer coding other than 'chunked', which nobody asked for")
-        self._read_options(head)
+        self._read_options(head, fields)
         if status == 101 or (self._method == b"CONNECT" and status < 300):
-            if status == 101 and not _value(head, b"\r\nupgrade:"):
+            if status == 101 and not fields.get(b"upgrade"):
                 raise ProtocolError("the response switches protocols (101) without saying to which")
             self._state = _UPGRADED
             self.upgraded = True
-        elif self._method == b"HEAD" or status in (204, 304) or (length is not None and not int(length)):
+        elif size == 0 or self._method == b"HEAD" or status in (204, 304):
             self._end()
-        elif length is not None:
-            self._remaining = int(length)
+        elif size > 0:
+            self._remaining = size
             self._state = _LENGTH
         elif coding is not None:
             self.close = self.close or head.startswith(b"http/1.0")  # RFC 9112, 6.1: chunks are not for HTTP/1.0
@@ -220,16 +225,15 @@ class ResponseParser:
             self.close = True
             self._state = _UNTIL_CLOSE
 
-    def _read_options(self, head: bytes) -> None:
+    def _read_options(self, head: bytes, fields: Mapping[bytes, bytes]) -> None:
         """Whether the connection lives on, and how long (RFC 9112, 9.3)."""
-        connection = _value(head, b"\r\nconnection:")
-        if connection == b"keep-alive" or (connection is None and head.startswith(b"http/1.1")):
+        connection = fields.get(b"connection", b"")
+        if connection == b"keep-alive" or (not connection and head.startswith(b"http/1.1")):
             self.close = False
         else:
-            tokens = [token.strip(b" \t") for token in (connection or b"").split(b",")]
+            tokens = [token.strip(b" \t") for token in connection.split(b",")]
             self.close = b"close" in tokens or (head.startswith(b"http/1.0") and b"keep-alive" not in tokens)
-        keep_alive = _value(head, b"\r\nkeep-alive:")
-        if keep_alive and (timeout := _KEEP_ALIVE.search(keep_alive)):
+        if b"keep-alive" in fields and (timeout := _KEEP_ALIVE.search(fields[b"keep-alive"])):
             self.keep_alive_timeout = float(timeout[1])
 
     # The body
@@ -255,15 +259,13 @@ class ResponseParser:
             self._end()
 
 
-def _value(head: bytes, name: bytes) -> bytes | None:
-    """The field's values, joined by commas. `head` is in lower case, `name` with CRLF before and a colon after it."""
-    start = head.find(name)
-    if start < 0:
-        return None
-    start += len(name)
-    value = head[start : head.index(b"\r\n", start)].strip(b" \t")
-    more = _value(head[start:], name)
-    return value if more is None else value + b"," + more
+def _framing_fields(head: bytes) -> dict[bytes, bytes]:
+    """What a head in lower case says of its message's end and of its connection's. Repeated fields joined by commas."""
+    fields: dict[bytes, bytes] = {}
+    for name, value in _FRAMING.findall(head):
+        stripped = value.rstrip(b" \t")
+        fields[name] = fields[name] + b"," + stripped if name in fields else stripped
+    return fields
 
 
 class _ChunkReader:

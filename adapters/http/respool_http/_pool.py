@@ -6,7 +6,8 @@ import math
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, Unpack
+from types import TracebackType
+from typing import Final, TypedDict, Unpack
 
 import attrs
 import trio
@@ -22,12 +23,27 @@ from ._parser import MAX_HEADER_SIZE
 from ._request import Body, HeaderInput
 from ._response import Response
 
-__all__ = ["HTTPPool", "open_http_pool"]
+__all__ = ["HTTPPool", "PooledRequest", "RequestOptions", "open_http_pool"]
 
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.2
 
 _RENEW_SECONDS: Final = 10.0
 """Longest time to open a fresh connection in place of a stale one: ``open_timeout``'s default."""
+
+
+class RequestOptions(TypedDict, total=False):
+    """What `HTTPPool.request` and `HTTPPool.stream` take by name, all of it optional."""
+
+    headers: HeaderInput
+    """A mapping, or pairs where names may repeat."""
+    body: Body
+    """Bytes, text, or an iterable or asynchronous iterable of bytes."""
+    retries: int
+    """How often to repeat an idempotent request whose connection broke before any of the response came. 0."""
+    read_timeout: float
+    """Seconds the server may be silent. ``math.inf``."""
+    write_timeout: float
+    """Seconds the server may take nothing of the request. ``math.inf``."""
 
 
 class HTTPPool:
@@ -47,97 +63,97 @@ class HTTPPool:
         return self.connections.acquire(Origin.parse(origin), timeout=timeout)
 
     async def request(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: HeaderInput = None,
-        body: Body = None,
-        retries: int = 0,
-        acquire_timeout: float | None = None,
-        read_timeout: float = math.inf,
-        write_timeout: float = math.inf,
+        self, method: str, url: str, *, acquire_timeout: float | None = None, **options: Unpack[RequestOptions]
     ) -> Response:
         """Send a request and read the whole response: ``status_code``, ``headers``, ``content``.
 
         A connection that was kept alive may have been closed by its server a moment ago. If the request cannot have
         been acted upon (none of it was sent), or does no harm if repeated (its method is idempotent), it is sent once
         more, on a fresh connection; unless its body is an iterator, which cannot be read twice. Nothing else is
-        repeated but what `retries` asks for.
+        repeated but what ``retries`` asks for.
 
         Redirects, cookies, content codings and authentication are a client's affair: see `respool_http.httpx2`.
 
         Args:
           method: ``"GET"``, in capitals.
           url: absolute, ``http`` or ``https``, percent-encoded.
-          headers: a mapping, or pairs where names may repeat.
-          body: bytes, text, or an iterable or asynchronous iterable of bytes.
-          retries: how often to repeat an idempotent request whose connection broke before any of the response came.
           acquire_timeout: longest wait for a connection, instead of the pool's.
-          read_timeout: seconds the server may be silent.
-          write_timeout: seconds the server may take nothing of the request.
+          options: see `RequestOptions`.
 
         Raises:
           InvalidRequest: the request is yours to mend.
           ServerDisconnected, ProtocolError, ReadTimeout, WriteTimeout: as `Connection.request`.
           respool.PoolTimeout, respool.OpenFailed: no connection in time; the server cannot be reached.
         """
-        origin, target = _split(url)
-        async with (
-            self.connections.acquire(origin, timeout=acquire_timeout) as connection,
-            PooledRequest(connection, method, target, headers, body, read_timeout, write_timeout, retries) as response,
-        ):
+        async with self.stream(method, url, acquire_timeout=acquire_timeout, **options) as response:
             await response.read_to_end()
             return response
 
-    @asynccontextmanager
-    async def stream(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: HeaderInput = None,
-        body: Body = None,
-        retries: int = 0,
-        acquire_timeout: float | None = None,
-        read_timeout: float = math.inf,
-        write_timeout: float = math.inf,
-    ) -> AsyncIterator[Response]:
+    def stream(
+        self, method: str, url: str, *, acquire_timeout: float | None = None, **options: Unpack[RequestOptions]
+    ) -> AbstractAsyncContextManager[Response]:
         """As `request`, as an ``async with`` block that begins when the response's head is in, its body unread.
 
         The connection is lent for the length of the block. Read the body to its end, and the connection serves
         others; leave before, and it is closed.
         """
-        origin, target = _split(url)
-        async with (
-            self.connections.acquire(origin, timeout=acquire_timeout) as connection,
-            PooledRequest(connection, method, target, headers, body, read_timeout, write_timeout, retries) as response,
-        ):
-            yield response
+        try:
+            origin, target = split_url(url)
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
+        lease = self.connections.acquire(origin, timeout=acquire_timeout)
+        return PooledRequest(lease, method, target, **options)
 
 
-def _split(url: str) -> tuple[Origin, str]:
-    try:
-        return split_url(url)
-    except ValueError as error:
-        raise InvalidRequest(str(error)) from None
-
-
-@attrs.define(eq=False)
 class PooledRequest(RequestContext):
-    """An exchange on a connection that may have gone stale in the pool."""
+    """A lease and an exchange on it, in one block; the connection may have gone stale in the pool."""
 
-    retries: int = 0
+    __slots__ = ("_lease", "_retries")
+
+    def __init__(
+        self,
+        lease: AbstractAsyncContextManager[Connection],
+        method: str,
+        target: str,
+        headers: HeaderInput = None,
+        body: Body = None,
+        read_timeout: float = math.inf,
+        write_timeout: float = math.inf,
+        retries: int = 0,
+    ) -> None:
+        self._lease = lease
+        self.method = method
+        self.target = target
+        self.headers = headers
+        self.body = body
+        self.read_timeout = read_timeout
+        self.write_timeout = write_timeout
+        self.upload = None
+        self._retries = retries
 
     async def __aenter__(self) -> Response:
-        while True:
-            reused = self.connection.exchanges > 0
-            try:
-                return await self.connection.begin(self)
-            except ServerDisconnected as error:
-                if not self._may_repeat(error, reused=reused):
-                    raise
-            await self._renew()
+        self.connection = await self._lease.__aenter__()
+        try:
+            while True:
+                reused = self.connection.exchanges > 0
+                try:
+                    return await self.connection.begin(self)
+                except ServerDisconnected as error:
+                    if not self._may_repeat(error, reused=reused):
+                        raise
+                await self._renew()
+        except BaseException as error:
+            await self._lease.__aexit__(type(error), error, error.__traceback__)
+            raise
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if self.upload is not None:
+                await self.upload.aclose()
+        finally:
+            await self._lease.__aexit__(exc_type, exc, traceback)
 
     async def _renew(self) -> None:
         try:
@@ -153,8 +169,8 @@ class PooledRequest(RequestContext):
         idempotent = self.method in _IDEMPOTENT
         if reused and (idempotent or not error.sent):
             return True
-        self.retries -= 1
-        return idempotent and self.retries >= 0
+        self._retries -= 1
+        return idempotent and self._retries >= 0
 
 
 @attrs.frozen

@@ -96,7 +96,8 @@ class Response:
             if parser.upgraded:
                 self._content = b""  # what follows is not HTTP: see `stream`
             else:
-                await connection.finish_upload(parser)
+                if connection.is_sending:
+                    await connection.finish_upload(parser)
                 self._content = parser.take_body()
         return self._content
 
@@ -137,7 +138,8 @@ class Response:
             return b""
         while not parser.body:
             if parser.complete:
-                await self._connection.finish_upload(parser)
+                if self._connection.is_sending:
+                    await self._connection.finish_upload(parser)
                 return b""
             self._connection.feed(parser, await self._connection.receive())
         self._partly_read = True

@@ -123,17 +123,17 @@ class Wire:
             return None
         return self.receive_nowait()
 
+    def ready(self) -> Awaitable[None]:
+        """Wait until something has arrived, which it may have: always a checkpoint, and before anything is read."""
+        if self._drained:
+            return trio.lowlevel.wait_readable(self._sock)  # noqa: ASYNC105  # the caller awaits it
+        return trio.lowlevel.checkpoint()  # noqa: ASYNC105
+
     async def receive(self) -> bytes:
         """What arrives next, ``b""`` at the end of the stream. Always a checkpoint. Raises `OSError`."""
-        if not self._drained:
-            await trio.lowlevel.checkpoint()  # before reading: a cancelled caller must not lose bytes
-            data = self.receive_nowait()
-            if data is not None:
-                return data
         while True:
-            await trio.lowlevel.wait_readable(self._sock)
-            data = self.receive_nowait()
-            if data is not None:
+            await self.ready()
+            if (data := self.receive_nowait()) is not None:
                 return data
 
     async def send_all(self, data: memoryview) -> None:

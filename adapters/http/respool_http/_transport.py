@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from types import ModuleType
 from typing import Any, Final
 
@@ -54,31 +53,23 @@ async def send(pool: HTTPPool, library: ModuleType, request: Any) -> Answer:
     extensions = request.extensions
     timeouts: Mapping[str, float | None] = extensions.get("timeout", {})
     origin = _origin(library, request)
-    lease = pool.connections.acquire(origin, timeout=_patience(timeouts), transferable=True)
+    exchange = PooledRequest(
+        pool.connections.acquire(origin, timeout=_patience(timeouts), transferable=True),
+        request.method,
+        extensions.get("target", request.url.raw_path).decode("ascii"),
+        request.headers.raw,
+        _body(library, request),
+        _seconds(timeouts.get("read")),
+        _seconds(timeouts.get("write")),
+    )
     try:
-        connection = await lease.__aenter__()
+        response = await exchange.__aenter__()
     except _EXPECTED as error:
         if isinstance(error, respool.PoolTimeout) and _was_connecting(pool, origin):
             raise library.ConnectTimeout(str(error)) from error
         raise translated(library, error) from error
-    try:
-        exchange = PooledRequest(
-            connection,
-            request.method,
-            extensions.get("target", request.url.raw_path).decode("ascii"),
-            request.headers.raw,
-            _body(library, request),
-            _seconds(timeouts.get("read")),
-            _seconds(timeouts.get("write")),
-        )
-        response = await exchange.__aenter__()
-    except BaseException as error:
-        await lease.__aexit__(type(error), error, error.__traceback__)
-        if isinstance(error, _EXPECTED):
-            raise translated(library, error) from error
-        raise
-    stream = BodyStream(library, lease, exchange, response)
-    network = NetworkStream(library, connection, response)
+    stream = BodyStream(library, exchange, response)
+    network = NetworkStream(library, exchange.connection, response)
     body: bytes | BodyStream = stream
     if response.has_arrived:
         await stream.aclose()
@@ -128,16 +119,9 @@ def _body(library: ModuleType, request: Any) -> bytes | AsyncIterator[bytes]:
 class BodyStream:
     """A response's body on its way in, and the lease of the connection it comes from."""
 
-    def __init__(
-        self,
-        library: ModuleType,
-        lease: AbstractAsyncContextManager[Connection],
-        exchange: PooledRequest,
-        response: Response,
-    ) -> None:
+    def __init__(self, library: ModuleType, exchange: PooledRequest, response: Response) -> None:
         self._library = library
-        self._lease: AbstractAsyncContextManager[Connection] | None = lease
-        self._exchange = exchange
+        self._exchange: PooledRequest | None = exchange
         self._response = response
 
     async def receive_some(self) -> bytes:
@@ -149,12 +133,9 @@ class BodyStream:
 
     async def aclose(self) -> None:
         """End the exchange and the lease."""
-        lease, self._lease = self._lease, None
-        if lease is not None:
-            try:
-                await self._exchange.__aexit__(None, None, None)
-            finally:
-                await lease.__aexit__(None, None, None)
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            await exchange.__aexit__(None, None, None)
 
 
 class NetworkStream:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import socket
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 
 import pytest
 import trio
@@ -179,7 +179,7 @@ async def test_a_request_none_of_which_was_sent_is_repeated_whatever_it_is(
         async with connection.request("GET", "/") as response:
             await response.aread()
         connection.wire.socket.shutdown(socket.SHUT_RDWR)
-        async with PooledRequest(connection, "POST", "/", None, b"", math.inf, math.inf) as response:
+        async with PooledRequest(nullcontext(connection), "POST", "/", body=b"") as response:
             assert await response.aread() == b"ok"
     assert seen == [(1, b"GET"), (2, b"POST")]
 
