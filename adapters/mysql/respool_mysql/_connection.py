@@ -1,30 +1,35 @@
-"""A MySQL connection for Trio: PyMySQL's commands, each run in the connection's greenlet.
+"""A MySQL connection for Trio: PyMySQL's commands, run in the connection's greenlet, or without it.
 
-One greenlet a connection is kept for its whole life, because starting one costs ten times as much as switching to it.
-A command is a synchronous function; it runs until it would block, hands out what to await (`respool_mysql._socket`),
-and goes on when that has happened.
+A command is a synchronous function of PyMySQL's. In the greenlet it runs until it would block, hands out what to await
+(`respool_mysql._socket`), and goes on when that has happened. One greenlet a connection is kept for its whole life,
+because starting one costs ten times as much as switching to it.
 
-When the awaiting task is cancelled, the greenlet simply stays where it is: half way through a reply. The task leaves
-at once. Before the connection is used again, normally by the pool's ``reset``, `Connection.recover` drives the greenlet
-on to the reply's end, with the help of ``KILL QUERY`` if the server takes long about it.
+A short query, which is nearly all that anybody sends, does without: `Connection.query` sends it and awaits the reply
+itself, and once all of that is here PyMySQL's code has nothing to wait for.
+
+When the awaiting task is cancelled, the greenlet, if there is one at work, stays where it is: half way through a reply.
+The task leaves at once. Before the connection is used again, normally by the pool's ``reset``, `Connection.recover`
+reads on to the reply's end, with the help of ``KILL QUERY`` if the server takes long about it.
 """
 
 from __future__ import annotations
 
 import contextvars
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self, TypeVar, overload
 
+import attrs
 import pymysql.cursors
 import trio
 from greenlet import getcurrent, greenlet
 from pymysql import err
 from pymysql.constants import CR, ER
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._cursors import Args, Cursor, cursor_class
-from ._wire import IN_TRANSACTION, Wire
+from ._wire import IN_TRANSACTION, Wire, query_packet
 
 logger = logging.getLogger("respool.mysql")
 
@@ -38,15 +43,29 @@ C = TypeVar("C", bound=Cursor[Any])
 R = TypeVar("R")
 
 
+@attrs.frozen
+class _Unfinished:
+    """A command the greenlet is in the middle of, and what it asks to be awaited."""
+
+    command: Callable[..., Any]
+    async_fn: Callable[[Any], Awaitable[Any]] | None
+    argument: Any
+
+
+async def _at_once(job: Any) -> Any:
+    """What a greenlet without a command waits for: the next one, and it is here."""
+    return job
+
+
 def _serve(job: tuple[Callable[..., Any], tuple[Any, ...]]) -> None:
     """Run one command after the other, for as long as none raises; then the greenlet is dead and replaced."""
-    parent = getcurrent().parent
-    assert parent is not None
+    me = getcurrent()
     while True:
         command, args = job
-        result = command(*args)
+        answer = None, command(*args)
         del command, args, job  # an idle connection keeps nobody's arguments alive
-        job = parent.switch((None, result))
+        assert me.parent is not None
+        job = me.parent.switch(answer)
 
 
 class Connection:
@@ -63,7 +82,7 @@ class Connection:
         self._wire = wire
         self._greenlet: greenlet | None = None
         self._busy = False
-        self._unfinished: Callable[..., Any] | None = None  # the command the greenlet is stuck in
+        self._unfinished: _Unfinished | None = None  # what the greenlet is stuck in
         self._undo: str | None = None  # what an abandoned transaction block still has to roll back
         self._depth = 0
 
@@ -90,40 +109,90 @@ class Connection:
 
     async def run(self, command: Callable[..., R], *args: Any) -> R:
         """Run one of the driver's synchronous commands, after putting right what a cancelled one left."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await self.prepare()
+        with self._exclusively():
+            return await self._do(command, *args)
+
+    async def prepare(self) -> None:
+        """Get ready for a command: put right what a cancelled one left."""
+        await checkpoint_if_cancelled()
         if self._busy:
-            raise trio.BusyResourceError("another task is using this MySQL connection")
-        if self._unfinished is not None or self._undo is not None or self._wire.streaming:
+            raise _busy()
+        if self._unfinished is not None or self._undo is not None or self._wire.behind:
             await self.recover()
-        return await self._drive(command, (command, args))
+
+    async def query(self, sql: str | bytes, *, unbuffered: bool = False) -> None:
+        """Send a query and read its result, for a cursor. To be preceded by `prepare`.
+
+        Outside the greenlet, as switching there and back twice takes a quarter of the time all this takes; but long
+        queries, and results that do not arrive all at once, cost much more than that anyway, and are left to it.
+        """
+        wire = self._wire
+        data = sql.encode(wire.encoding) if isinstance(sql, str) else sql
+        self._busy = True
+        try:
+            if not wire.can_query(data):
+                await self._do(wire.query, data, unbuffered)
+                return
+            sock = wire.begin_query()
+            try:
+                await sock.send_all(query_packet(data))
+                await sock.gather(5)
+            except (EOFError, OSError) as exc:
+                raise wire.lost(exc) from exc
+            if not wire.take_result(unbuffered):
+                await self._do(wire.finish_result, unbuffered)
+        except Exception:
+            wire.give_up_if_lost()
+            raise
+        finally:
+            self._busy = False
 
     async def fetch(self, result: Any) -> None:
         """Wait for more rows of an unbuffered result. May be cancelled and called again: no row is lost."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self._busy:
-            raise trio.BusyResourceError("another task is using this MySQL connection")
-        if self._unfinished == result.fetch:
-            await self._drive(result.fetch, None)
-        elif self._unfinished is not None:
+        await checkpoint_if_cancelled()
+        stuck = self._unfinished
+        if stuck is not None and stuck.command != result.fetch:
             await self.recover()
-        else:
-            await self._drive(result.fetch, (result.fetch, ()))
+            return
+        with self._exclusively():
+            if stuck is not None:
+                await self._drive(stuck)
+                return
+            wire = self._wire
+            if not wire.has_packet():
+                try:
+                    await wire._sock.gather(wire._sock.unused + 1)
+                except (EOFError, OSError) as exc:
+                    raise wire.lost(exc) from exc
+            if not result.take_arrived():
+                await self._do(result.fetch)
 
-    async def _do(self, command: Callable[..., R], *args: Any) -> R:
-        return await self._drive(command, (command, args))
-
-    async def _drive(self, command: Callable[..., R], value: Any) -> R:
-        """Switch to the greenlet, and await what it asks for until `command` is done.
-
-        `value` is what the greenlet waits for: a command and its arguments, or, if it is stuck in `command`, None.
-        """
-        worker = self._greenlet
-        if worker is None or worker.dead:
-            worker = self._greenlet = greenlet(_serve)
-        worker.gr_context = contextvars.copy_context()
+    @contextmanager
+    def _exclusively(self) -> Iterator[None]:
+        if self._busy:
+            raise _busy()
         self._busy = True
         try:
-            async_fn, value = worker.switch(value)
+            yield
+        finally:
+            self._busy = False
+
+    async def _do(self, command: Callable[..., R], *args: Any) -> R:
+        """Run `command` in the greenlet."""
+        if self._greenlet is None or self._greenlet.dead:
+            self._greenlet = greenlet(_serve)
+        result: R = await self._drive(_Unfinished(command, _at_once, (command, args)))
+        return result
+
+    async def _drive(self, unfinished: _Unfinished) -> Any:
+        """Await what the greenlet asks for until its command is done."""
+        worker = self._greenlet
+        assert worker is not None
+        worker.gr_context = contextvars.copy_context()
+        worker.parent = getcurrent()
+        async_fn, value = unfinished.async_fn, unfinished.argument
+        try:
             while async_fn is not None:
                 try:
                     value = await async_fn(value)
@@ -136,10 +205,8 @@ class Connection:
                 self._unfinished = None
                 self._wire.give_up_if_lost()
             else:
-                self._unfinished = command
+                self._unfinished = _Unfinished(unfinished.command, async_fn, value)
             raise
-        finally:
-            self._busy = False
         self._unfinished = None
         return value
 
@@ -163,8 +230,10 @@ class Connection:
           pymysql.err.Error: if that takes longer than `RECOVERY_LIMIT` seconds, or cannot be done. The connection
             is closed then.
         """
+        if self._busy:
+            raise _busy()
         try:
-            with trio.move_on_after(RECOVERY_LIMIT) as scope:
+            with self._exclusively(), trio.move_on_after(RECOVERY_LIMIT) as scope:
                 await self._recover()
         except Exception:
             self.close()
@@ -204,7 +273,7 @@ class Connection:
     async def _discard_reply(self) -> None:
         if self._unfinished is not None:
             try:
-                await self._drive(self._unfinished, None)
+                await self._drive(self._unfinished)
             except Exception as exc:
                 if self.closed:
                     raise
@@ -234,7 +303,8 @@ class Connection:
         self._undo = None  # one rollback will do for all
         if self._unfinished is not None or self._wire.unread:
             await self.recover()
-        await self._do(self._wire.tidy, reset_session)
+        with self._exclusively():
+            await self._do(self._wire.tidy, reset_session)
 
     def is_clean(self) -> bool:
         """Whether nothing is left to read or to undo, and the server has not closed the connection."""
@@ -256,6 +326,7 @@ class Connection:
         """Close at once, saying goodbye if the server can be expected to listen. Closing twice is harmless."""
         self._wire.hang_up(polite=self._unfinished is None and not self._busy)
         if self._greenlet is not None and not self._busy:
+            self._greenlet.parent = getcurrent()
             self._greenlet.throw()
             self._greenlet = self._unfinished = None
 
@@ -263,10 +334,11 @@ class Connection:
         """Say goodbye, wait until the server has closed its side, and close. When cancelled, close at once."""
         try:
             if self.is_clean():
-                await self._do(self._wire.say_goodbye)
+                with self._exclusively():
+                    await self._do(self._wire.say_goodbye)
         finally:
             self.close()
-        await trio.lowlevel.checkpoint()
+        await checkpoint()
 
     async def __aenter__(self) -> Self:
         return self
@@ -310,9 +382,9 @@ class Connection:
         )
         self._depth += 1
         try:
-            await self.run(self._wire.query, begin)
+            await self._query_alone(begin)
             yield
-            await self.run(self._wire.query, commit)
+            await self._query_alone(commit)
         except BaseException as exc:
             self._undo = undo
             if not self.closed and not isinstance(exc, (trio.Cancelled, GeneratorExit)):
@@ -320,6 +392,10 @@ class Connection:
             raise
         finally:
             self._depth -= 1
+
+    async def _query_alone(self, sql: str) -> None:
+        await self.prepare()
+        await self.query(sql)
 
     async def _roll_back_now(self) -> None:
         try:
@@ -406,6 +482,10 @@ class Connection:
     def get_server_info(self) -> str:
         """Return the server's version, as it says it."""
         return str(self._wire.get_server_info())
+
+
+def _busy() -> trio.BusyResourceError:
+    return trio.BusyResourceError("another task is using this MySQL connection")
 
 
 def _lost(reason: str) -> err.OperationalError:

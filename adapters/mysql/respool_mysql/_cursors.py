@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pymysql.cursors
-import trio
+from trio.lowlevel import checkpoint_if_cancelled
 
 if TYPE_CHECKING:
     from typing import Self
@@ -45,6 +45,8 @@ class Cursor(Generic[Row]):
     """
 
     driver_class: Any = pymysql.cursors.Cursor
+    _unbuffered = False
+    _custom = False  # whether `driver_class` is somebody else's, whose `execute` may do whatever it likes
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -59,10 +61,9 @@ class Cursor(Generic[Row]):
         return self
 
     async def __aexit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
-        if exc_type is None:
+        if exc_type is None and self._has_more():
             await self.close()
-        else:
-            self._leave()
+        self._leave()
 
     def __aiter__(self) -> Self:
         return self
@@ -78,14 +79,12 @@ class Cursor(Generic[Row]):
 
         Rows of an unbuffered result are not: the connection gets rid of them before its next command.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await checkpoint_if_cancelled()
         if self._cursor.connection is not None and self._has_more():
             await self._connection.run(self._cursor.close)
         self._leave()
 
     def _leave(self) -> None:
-        if self._streaming():
-            self._cursor._result.thrown_away = True
         self._cursor.connection = None
 
     @property
@@ -145,7 +144,16 @@ class Cursor(Generic[Row]):
 
         ``%s`` in it stands for the next of a sequence of arguments, ``%(name)s`` for one of a mapping.
         """
-        return await self._connection.run(self._cursor.execute, query, args)
+        connection, driver = self._connection, self._cursor
+        if driver.connection is None or self._custom or self._has_more():
+            return await connection.run(driver.execute, query, args)
+        await connection.prepare()
+        sql = query if args is None else driver._mogrify(query, args)
+        driver._clear_result()
+        await connection.query(sql, unbuffered=self._unbuffered)
+        driver._do_get_result()
+        driver._executed = query
+        return driver.rowcount
 
     async def executemany(self, query: str, args: Iterable[Any]) -> int | None:
         """Execute a statement once for each of `args`; an INSERT or REPLACE, for as many at a time as fit."""
@@ -161,7 +169,7 @@ class Cursor(Generic[Row]):
 
     async def fetchone(self) -> Row | None:
         """Return the next row; None at the end."""
-        await self._arrival(1)
+        await checkpoint_if_cancelled()
         return self._cursor.fetchone()
 
     async def fetchmany(self, size: int | None = None) -> Sequence[Row]:
@@ -181,14 +189,11 @@ class Cursor(Generic[Row]):
 
     async def _arrival(self, rows: float) -> None:
         """Return when `rows` rows are here, or all that ever will."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await checkpoint_if_cancelled()
 
     def _has_more(self) -> bool:
         result = self._cursor._result
         return result is not None and result is self._connection._wire._result and bool(result.has_next)
-
-    def _streaming(self) -> bool:
-        return False
 
 
 class DictCursor(Cursor[dict[str, Any]]):
@@ -204,14 +209,29 @@ class SSCursor(Cursor[Row]):
     """
 
     driver_class = _QuietSSCursor
+    _unbuffered = True
+
+    async def fetchone(self) -> Row | None:
+        """Return the next row; None at the end."""
+        result = self._cursor._result
+        if result is not None and result.ready:
+            await checkpoint_if_cancelled()
+        else:
+            await self._arrival(1)
+        return self._cursor.fetchone()
 
     async def _arrival(self, rows: float) -> None:
         result = self._cursor._result
-        if result is None or len(result.ready) >= rows or not self._streaming():
-            await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._streaming() or len(result.ready) >= rows:
+            await checkpoint_if_cancelled()
             return
         while result.unbuffered_active and len(result.ready) < rows:
             await self._connection.fetch(result)
+
+    def _leave(self) -> None:
+        if self._streaming():
+            self._cursor._result.thrown_away = True
+        super()._leave()
 
     def _streaming(self) -> bool:
         result = self._cursor._result
@@ -242,5 +262,5 @@ def cursor_class(wanted: type[Any]) -> type[Cursor[Any]]:
         raise TypeError(f"a cursor class of respool_mysql or pymysql.cursors is needed, not {wanted!r}")
     base: Any = SSCursor if issubclass(wanted, pymysql.cursors.SSCursor) else Cursor
     driver_class = type(wanted.__name__, (_Quiet, wanted), {})
-    ours = _OURS[wanted] = type(wanted.__name__, (base,), {"driver_class": driver_class})
+    ours = _OURS[wanted] = type(wanted.__name__, (base,), {"driver_class": driver_class, "_custom": True})
     return ours

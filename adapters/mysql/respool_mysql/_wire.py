@@ -8,8 +8,8 @@ replaced is what costs time, or what would block:
 * files for ``LOAD DATA LOCAL`` are read through Trio;
 * and it always knows how much of a reply is still to come, so that nobody takes an old answer for a new one.
 
-Everything here is synchronous and runs in a connection's greenlet. Whatever the loops below do not recognise they
-leave, unread, to PyMySQL's own code.
+Everything here is synchronous. It runs in a connection's greenlet; or, as far as it needs nothing that has not arrived,
+outside (`Wire.take_result`). Whatever the loops below do not recognise they leave, unread, to PyMySQL's own code.
 """
 
 from __future__ import annotations
@@ -32,14 +32,18 @@ from pymysql.constants import COMMAND, CR, ER, SERVER_STATUS
 from pymysql.cursors import Cursor
 from pymysql.protocol import LoadLocalPacketWrapper, MysqlPacket, OKPacketWrapper
 
-from ._socket import Socket, TLSContext, wait
+from ._socket import NotHereError, Socket, TLSContext, wait
 
 IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS | 8192  # 8192: in a READ ONLY transaction
 WATCHED = IN_TRANSACTION | SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
+NOT_COUNTED = 18446744073709551615  # what PyMySQL says is the number of rows of an unbuffered result
 MAX_SHAPES = 256  # result shapes remembered per connection; a program that makes more starts over
 
 COM_RESET_CONNECTION = 31  # PyMySQL has no name for it
 
+SHORT = 1 << 16  # bytes of a query that may be copied without a thought
+
+_command = struct.Struct("<IB").pack
 _header = struct.Struct("<I").unpack_from  # three bytes of length, one of sequence number
 _eof = struct.Struct("<HH").unpack_from  # warnings, server status
 _WIDTHS = {252: 2, 253: 3, 254: 8}  # first byte of a long length -> bytes the length takes
@@ -53,18 +57,12 @@ class AbandonedError(Exception):
 
 @attrs.frozen
 class Shape:
-    """What the column definitions of a result say: parsed once, used for every result with the same bytes."""
+    """What the columns of a result are: parsed once, used for every result that begins with the same bytes."""
 
-    definitions: bytes  # the packets, and of the EOF packet behind them all but its last four bytes
-    field_count: int
-    sequence: int  # number of the first packet
     fields: list[Any]
-    description: tuple[Any, ...]
+    description: tuple[tuple[Any, ...], ...] | None
     converters: list[tuple[str | None, Callable[[Any], Any] | None]]
     readers: list[Reader]
-
-
-NO_SHAPE = Shape(b"", 0, 0, [], (), [], [])
 
 
 def _read_datetime(value: bytes) -> Any:
@@ -110,18 +108,25 @@ class Result(connections.MySQLResult):
     connection's ``_result`` is this object, and its ``unbuffered_active`` says that there is more to come.
     """
 
-    connection: Any
-    unbuffered_active: bool
-    rows: tuple[tuple[Any, ...], ...] | None
-    affected_rows: Any
+    # What PyMySQL's `__init__` sets, set once for all.
+    affected_rows: Any = None
+    insert_id: int | None = None
+    server_status: int | None = None
+    warning_count = 0
+    message: bytes | None = None
+    field_count = 0
     fields: list[Any]
-    description: tuple[Any, ...]
+    readers: list[Reader]
+    description: tuple[tuple[Any, ...], ...] | None = None
     converters: list[tuple[str | None, Any]]
+    rows: tuple[tuple[Any, ...], ...] | None = None
+    has_next: int | None = None
+    unbuffered_active = False
+    thrown_away = False
 
     def __init__(self, connection: Wire) -> None:
-        super().__init__(connection)
+        self.connection: Any = connection
         self.ready: collections.deque[tuple[Any, ...]] = collections.deque()  # rows an unbuffered result may hand out
-        self.thrown_away = False
 
     def __del__(self) -> None:
         """Do nothing. PyMySQL would read the rest from the socket, but here is no greenlet to wait in."""
@@ -133,16 +138,29 @@ class Result(connections.MySQLResult):
 
     def read_all(self) -> None:
         """Read and keep all rows, if there are any."""
-        if self.unbuffered_active:
-            rows: list[tuple[Any, ...]] = []
+        if self.field_count:
             while self.unbuffered_active:
-                rows += self._next_rows()
-            self.affected_rows = len(rows)
-            self.rows = tuple(rows)
+                self.fetch()
+            self.rows = tuple(self.ready)
+            self.ready.clear()
+            self.affected_rows = len(self.rows)
+
+    def take_arrived(self) -> bool:
+        """Make ready the rows that have arrived; whether there were any, or there will be none."""
+        rows = self._arrived_rows()
+        self.ready += rows
+        return bool(rows) or not self.unbuffered_active
 
     def fetch(self) -> None:
         """Wait for at least one more row of an unbuffered result, or for its end."""
-        self.ready += self._next_rows()
+        rows = self._arrived_rows()
+        if not rows and self.unbuffered_active:
+            packet = self.connection._read_packet()
+            if packet.is_eof_packet():
+                self._end(packet.get_all_data(), 1)
+            else:
+                rows.append(self._read_row_from_packet(packet))
+        self.ready += rows
 
     def _finish_unbuffered_query(self) -> None:
         self.throw_away()
@@ -162,23 +180,7 @@ class Result(connections.MySQLResult):
             raise err.ProgrammingError(
                 "the rest of this result is gone: a task was cancelled, or something else executed"
             )
-        if not self.ready:
-            self.rows = None
-            return None
-        row = self.ready.popleft()
-        self.affected_rows = 1
-        self.rows = (row,)
-        return row
-
-    def _next_rows(self) -> list[tuple[Any, ...]]:
-        rows = self._arrived_rows()
-        if not rows and self.unbuffered_active:
-            packet = self.connection._read_packet()
-            if packet.is_eof_packet():
-                self._end(packet.get_all_data(), 1)
-            else:
-                rows.append(self._read_row_from_packet(packet))
-        return rows
+        return self.ready.popleft() if self.ready else None
 
     def _arrived_rows(self) -> list[tuple[Any, ...]]:
         """Parse the row packets in the buffer, up to the result's end or anything that is not an ordinary row."""
@@ -186,7 +188,7 @@ class Result(connections.MySQLResult):
         sock = wire._sock
         data, start, sequence = sock.data, sock.at, wire._next_seq_id
         received = len(data)
-        readers = self.shape.readers
+        readers = self.readers
         rows: list[tuple[Any, ...]] = []
         try:
             while start + 4 < received:
@@ -247,29 +249,30 @@ class Result(connections.MySQLResult):
         self.unbuffered_active = False
         self.connection = None
 
-    def _get_descriptions(self) -> None:
+    def init_unbuffered_query(self) -> None:
+        """Read what comes before the rows, or all of a reply that has none."""
         wire = self.connection
-        sock = wire._sock
-        shape = wire.last_shape
-        if shape.field_count != self.field_count or not sock.data.startswith(shape.definitions, sock.at):
-            definitions = wire.peek_packets(self.field_count + 1)
-            shape = wire.shapes.get(definitions)
-        if shape is None or shape.sequence != wire._next_seq_id:
-            super()._get_descriptions()
-            readers = [_reader(encoding, converter) for encoding, converter in self.converters]
-            shape = Shape(
-                definitions, self.field_count, definitions[3], self.fields, self.description, self.converters, readers
-            )
-            wire.remember(shape)
-        else:
-            wire.skip_packets(self.field_count + 1, len(shape.definitions))
-            self.fields, self.description, self.converters = shape.fields, shape.description, shape.converters
-        wire.last_shape = self.shape = shape
+        head = wire.peek_head()
+        shape = wire.shapes.get(head)
+        if shape is None or head[3] != wire._next_seq_id:
+            super().init_unbuffered_query()
+            if self.unbuffered_active:
+                self.readers = [_reader(encoding, converter) for encoding, converter in self.converters]
+                wire.remember(head, Shape(self.fields, self.description, self.converters, self.readers))
+            return
+        wire.skip_head(head, len(shape.readers) + 2)
+        self.fields, self.description = shape.fields, shape.description
+        self.converters, self.readers = shape.converters, shape.readers
+        self.field_count = len(shape.readers)
+        self.affected_rows = NOT_COUNTED
+        self.unbuffered_active = True
 
     def _read_load_local_packet(self, first_packet: MysqlPacket) -> None:
         wire = self.connection
         if not wire._local_infile:
             raise RuntimeError("**WARN**: Received LOAD_LOCAL packet but local_infile option is false.")
+        if not wire._sock.may_wait:
+            raise NotHereError
         filename = LoadLocalPacketWrapper(first_packet).filename
         failure = wire.send_file(filename)
         wire.write_packet(b"")  # the file's end
@@ -280,6 +283,11 @@ class Result(connections.MySQLResult):
         if failure is not None:
             wire.end_reply(self.server_status)
             raise err.OperationalError(ER.FILE_NOT_FOUND, f"Can't open file {filename!r}: {failure}") from failure
+
+
+def query_packet(sql: bytes) -> bytes:
+    """What is sent to have a short query executed."""
+    return _command(len(sql) + 1, COMMAND.COM_QUERY) + sql
 
 
 class Wire(connections.Connection):
@@ -293,6 +301,8 @@ class Wire(connections.Connection):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments, defer_connect=True)
         self.server_status = 0
+        self.shapes: dict[bytes, Shape] = {}
+        self.last_head = b""  # of `shapes`, what is to be expected next
         self.address: tuple[str, int] | None = None  # where to connect, if that is not for `host` to say
         self.killers = trio.CapacityLimiter(1)  # shared by all copies: connections open only to send KILL QUERY
 
@@ -308,7 +318,7 @@ class Wire(connections.Connection):
         twin._sock = twin._rfile = twin._result = None
         twin.encoders, twin.decoders = dict(self.encoders), dict(self.decoders)
         twin.shapes = {}
-        twin.last_shape = NO_SHAPE
+        twin.last_head = b""
         twin._reply_pending = twin._status_unknown = twin._sending_file = False
         twin.forbidden = twin.moved = twin.used = False
         return twin
@@ -335,23 +345,27 @@ class Wire(connections.Connection):
 
     # -- Packets ------------------------------------------------------------------------------------------------
 
-    def _need(self, size: int) -> Socket:
+    def need(self, size: int) -> Socket:
+        """Return the socket when `size` unused bytes are in its buffer."""
         sock = self._sock
-        try:
-            sock.need(size)
-        except EOFError:
-            self._force_close()
-            raise err.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server during query") from None
-        except OSError as exc:
-            self._force_close()
-            message = f"Lost connection to MySQL server during query ({exc})"
-            raise err.OperationalError(CR.CR_SERVER_LOST, message) from exc
+        if len(sock.data) - sock.at < size:
+            try:
+                sock.need(size)
+            except (EOFError, OSError) as exc:
+                raise self.lost(exc) from exc
         return sock
 
+    def lost(self, error: OSError | EOFError) -> err.OperationalError:
+        """Close, and return what PyMySQL would raise for `error`."""
+        sending = self._sock.sending
+        self._force_close()
+        if sending:
+            return err.OperationalError(CR.CR_SERVER_GONE_ERROR, f"MySQL server has gone away ({error!r})")
+        reason = "" if isinstance(error, EOFError) else f" ({error})"
+        return err.OperationalError(CR.CR_SERVER_LOST, f"Lost connection to MySQL server during query{reason}")
+
     def _read_payload(self) -> bytes:
-        sock = self._sock
-        if len(sock.data) - sock.at < 4:
-            self._need(4)
+        sock = self.need(4)
         (header,) = _header(sock.data, sock.at)
         size, sequence = header & 0xFFFFFF, header >> 24
         if sequence != self._next_seq_id:
@@ -359,18 +373,13 @@ class Wire(connections.Connection):
             if sequence == 0:  # an error nobody asked about: the server is closing the connection
                 raise err.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server during query")
             raise err.InternalError(f"Packet sequence number wrong - got {sequence} expected {self._next_seq_id}")
-        if len(sock.data) - sock.at < size + 4:
-            self._need(size + 4)
-        start = sock.at + 4
+        start = self.need(size + 4).at + 4
         payload = sock.data[start : start + size]
         sock.at = start + size
         self._next_seq_id = (sequence + 1) & 0xFF
         return payload if size < MAX_PACKET_LEN else payload + self._read_payload()
 
     def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
-        if self._current_timeout != self._read_timeout:
-            self._sock.settimeout(self._read_timeout)
-            self._current_timeout = self._read_timeout
         payload = self._read_payload()
         if payload[0] == 0xFF:
             self._reply_pending = False
@@ -386,33 +395,49 @@ class Wire(connections.Connection):
         self._reply_pending = True
         super()._write_bytes(data)
 
-    def peek_packets(self, count: int) -> bytes:
-        """Return column definitions and the EOF behind them, but not what the EOF says; leave them in the buffer.
+    def peek_head(self) -> bytes:
+        """Return all that comes before the rows of the next result, but the last four bytes, which are its own.
 
-        Fewer than `count` packets if one is an error.
+        It stays in the buffer. Nothing is returned if that is no result with up to 250 columns, and less than all if
+        one of the packets is an error.
         """
-        sock, size = self._sock, 0
-        for _ in range(count):
-            if sock.at + size + 5 > len(sock.data):
-                self._need(size + 5)
+        sock = self.need(5)
+        head = self.last_head
+        if head and sock.data.startswith(head, sock.at):
+            return head
+        count = sock.data[sock.at + 4]
+        if not (0 < count < 251 and sock.data.startswith(b"\1\0\0", sock.at)):
+            return b""
+        size = 5
+        for _ in range(count + 1):  # the columns, and an EOF packet
+            sock = self.need(size + 5)
             (header,) = _header(sock.data, sock.at + size)
             failed = sock.data[sock.at + size + 4] == 0xFF
             size += 4 + (header & 0xFFFFFF)
             if failed:
                 break
-        self._need(size)
+        sock = self.need(size)
         return sock.data[sock.at : sock.at + size - 4]
 
-    def skip_packets(self, count: int, size: int) -> None:
-        """Take `count` packets as read: `size` bytes, and the last four of the EOF packet."""
-        self._need(size + 4).at += size + 4
-        self._next_seq_id = (self._next_seq_id + count) & 0xFF
+    def skip_head(self, head: bytes, packets: int) -> None:
+        """Take as read what `peek_head` has returned, and the four bytes behind it."""
+        size = len(head) + 4
+        self.need(size).at += size
+        self._next_seq_id = (self._next_seq_id + packets) & 0xFF
+        self.last_head = head
 
-    def remember(self, shape: Shape) -> None:
-        """Keep `shape` for the next result with the same definitions."""
-        if len(self.shapes) >= MAX_SHAPES:
-            self.shapes.clear()
-        self.shapes[shape.definitions] = shape
+    def remember(self, head: bytes, shape: Shape) -> None:
+        """Keep `shape` for the next result that begins with `head`."""
+        if head:
+            if len(self.shapes) >= MAX_SHAPES:
+                self.shapes.clear()
+            self.shapes[head] = shape
+            self.last_head = head
+
+    def has_packet(self) -> bool:
+        """Whether the next packet has arrived whole."""
+        sock = self._sock
+        return bool(sock.unused >= 4 + int.from_bytes(sock.data[sock.at : sock.at + 3], "little"))
 
     # -- Commands and replies -----------------------------------------------------------------------------------
 
@@ -422,14 +447,64 @@ class Wire(connections.Connection):
             self.used = True
 
     def _read_query_result(self, unbuffered: bool = False) -> int:
+        self._begin_result()
+        return self.finish_result(unbuffered)
+
+    def _begin_result(self) -> None:
         self._result = result = Result(self)
         result.init_unbuffered_query()
         self._reply_pending = False  # from here on the result itself knows what is still to come
+
+    def finish_result(self, unbuffered: bool) -> int:
+        """Read what is left to read of the reply to a query; return how many rows were returned or changed."""
+        if self._reply_pending:
+            self._begin_result()
+        result = self._result
         if not unbuffered:
             result.read_all()
         if result.server_status is not None:
             self.take_status(result.server_status)
-        return result.affected_rows
+        self._affected_rows: int = result.affected_rows
+        return self._affected_rows
+
+    def escape(self, obj: object, mapping: Any = None) -> str:
+        """Turn a value into SQL text. That of a number in three steps less than PyMySQL."""
+        if mapping is None and self.encoders.get(type(obj)) is converters.escape_int:
+            return str(obj)
+        return str(super().escape(obj, mapping))
+
+    # A query outside the greenlet, for `Connection.query`
+
+    def can_query(self, sql: bytes) -> bool:
+        """Whether `sql` can be sent as it is, and at once."""
+        return self._sock is not None and len(sql) < SHORT and not (self._result is not None and self._result.has_next)
+
+    def begin_query(self) -> Socket:
+        """Get ready for the reply to a `query_packet`; return where to send it."""
+        self._result = None
+        self._next_seq_id = 1
+        self._reply_pending = self.used = True
+        return self._sock
+
+    def take_result(self, unbuffered: bool) -> bool:
+        """Read the reply to a query if it is here; whether it was. The rest is left to `finish_result`."""
+        sock = self._sock
+        at = sock.at
+        sock.may_wait = False
+        try:
+            self._begin_result()
+        except NotHereError:
+            sock.at, self._next_seq_id, self._result = at, 1, None
+            return False
+        finally:
+            sock.may_wait = True
+        result = self._result
+        if result.unbuffered_active and not unbuffered:
+            result.take_arrived()
+            if result.unbuffered_active:
+                return False
+        self.finish_result(unbuffered)
+        return True
 
     def _read_ok_packet(self) -> OKPacketWrapper:
         ok = super()._read_ok_packet()
@@ -456,7 +531,7 @@ class Wire(connections.Connection):
         super().set_character_set(charset, collation)
         self._reply_pending = False
         self.shapes.clear()
-        self.last_shape = NO_SHAPE
+        self.last_head = b""
         self.moved = True
 
     def select_db(self, db: str | bytes) -> None:
@@ -487,6 +562,12 @@ class Wire(connections.Connection):
     def streaming(self) -> bool:
         """Whether an unbuffered result has rows left to read."""
         return self._result is not None and self._result.unbuffered_active
+
+    @property
+    def behind(self) -> bool:
+        """Whether something is to be read before the next command, and not by it."""
+        result = self._result
+        return self._reply_pending or (result is not None and bool(result.unbuffered_active))
 
     @property
     def unread(self) -> bool:
@@ -600,6 +681,10 @@ class Wire(connections.Connection):
         with contextlib.suppress(OSError, EOFError):
             self._sock.need(1)
 
+    def _force_close(self) -> None:
+        super()._force_close()
+        self._reply_pending = False
+
     def hang_up(self, polite: bool) -> None:
         """Close without waiting for anything."""
         self._closed = True
@@ -627,7 +712,7 @@ async def open_socket(wire: Wire) -> Socket:
         raise error from exc
     raw = socket.socket(fileno=stream.socket.detach())
     raw.setblocking(False)
-    return Socket(raw)
+    return Socket(raw, wire._read_timeout, wire._write_timeout)
 
 
 def _last_cause(error: OSError) -> OSError:

@@ -7,14 +7,18 @@ import gc
 import tracemalloc
 import warnings
 import weakref
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
+from types import coroutine
 from typing import Any
 
 import pymysql
 import pymysql.cursors
 import pytest
 import trio
+from greenlet import getcurrent, greenlet
 from pymysql import err
 from pymysql.constants import CLIENT, FIELD_TYPE
 from respool_mysql import Connection, Cursor, DictCursor, SSCursor, SSDictCursor, connect
@@ -70,6 +74,8 @@ async def test_arguments_by_position_by_name_and_many(connection: Connection) ->
         await cursor.execute("INSERT INTO t (a) VALUES (%(value)s)", {"value": 1000})
         assert cursor.lastrowid == connection.insert_id() == 501
         assert cursor.mogrify("SELECT %s", ("o'clock",)) == r"SELECT 'o\'clock'"
+        query: Any = b"SELECT 1"  # PyMySQL takes it, too
+        assert await cursor.execute(query) == 1
 
 
 async def test_fetching_and_scrolling(connection: Connection) -> None:
@@ -113,8 +119,11 @@ async def test_a_users_own_cursor_class_of_pymysqls(server: MariaDBServer) -> No
         def _conv_row(self, row: Any) -> Any:
             return row and {name.upper(): value for name, value in super()._conv_row(row).items()}
 
+        def execute(self, query: Any, args: Any = None) -> Any:
+            return super().execute(query.replace("one", "1"), args)
+
     async with await connect(server.url, cursorclass=Upper) as connection:
-        cursor = await connection.execute("SELECT 1 AS a")
+        cursor = await connection.execute("SELECT one AS a")
         assert await cursor.fetchall() == [{"A": 1}]
 
 
@@ -407,6 +416,58 @@ async def test_one_task_at_a_time(connection: Connection) -> None:
             await connection.execute("SELECT 1")
         nursery.cancel_scope.cancel()
     assert await (await connection.execute("SELECT 1")).fetchone() == (1,)
+
+
+async def test_nobody_comes_between_while_a_connection_is_recovered(connection: Connection) -> None:
+    """Not even in the moments in which another connection is waited for, to kill over."""
+    with trio.move_on_after(0.05):
+        await connection.execute("SELECT SLEEP(1000)")
+    recovered = trio.Event()
+    refused = 0
+
+    async def go_on() -> None:
+        assert await (await connection.execute("SELECT 1")).fetchone() == (1,)
+        recovered.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(go_on)
+        await trio.testing.wait_all_tasks_blocked()
+        while not recovered.is_set():
+            with pytest.raises(trio.BusyResourceError):
+                await connection.execute("SELECT 2")
+            refused += 1
+            await trio.sleep(0.002)
+    assert refused > 10
+
+
+async def test_tasks_may_run_in_greenlets_of_their_own(server: MariaDBServer) -> None:
+    """As under greenback: the connection's greenlet returns to whichever of them has switched to it."""
+
+    @coroutine
+    def in_a_greenlet(async_fn: Callable[[], Awaitable[None]]) -> Generator[Any, Any, None]:
+        here = getcurrent()
+
+        def run() -> None:
+            steps = async_fn().__await__()
+            answer = None
+            with suppress(StopIteration):
+                while True:
+                    answer = here.switch(steps.send(answer))
+
+        portal = greenlet(run)
+        trap = portal.switch()
+        while not portal.dead:
+            trap = portal.switch((yield trap))
+
+    async with await connect(server.url) as connection:
+
+        async def use() -> None:
+            await connection.ping()
+            assert await (await connection.execute("SELECT REPEAT('x', 100000)")).fetchone() == ("x" * 100_000,)
+
+        await in_a_greenlet(use)
+        await use()
+        await in_a_greenlet(use)
 
 
 async def test_closing_under_another_task_wakes_it(connection: Connection) -> None:
