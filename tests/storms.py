@@ -80,7 +80,9 @@ class Losses:
     remade: int = 0
     """Connections made beyond the size of the pool."""
     exits: list[float] = attrs.field(factory=list, repr=False)
-    """Seconds from each cancellation until its task had left the block. Not measured at every point."""
+    """Seconds from each deadline until its task had left the block. Not measured at every point."""
+    wakes: list[float] = attrs.field(factory=list, repr=False)
+    """Seconds by which a task woke late meanwhile that did nothing but sleep: no pool can make `exits` any shorter."""
 
 
 async def at_every_point(subject: Subject, *, warm: bool) -> Losses:
@@ -135,11 +137,21 @@ async def in_a_storm(
     chance = random.Random(seed)
     questions = map(str, range(operations))
     async with opened_pool(subject, losses) as pool:
-        async with trio.open_nursery() as nursery:
-            for _ in range(tasks):
-                nursery.start_soon(use, subject, pool, losses, questions, chance, longest)
+        async with trio.open_nursery() as sleepers:
+            sleepers.start_soon(_sleep_soundly, losses)
+            async with trio.open_nursery() as users:
+                for _ in range(tasks):
+                    users.start_soon(use, subject, pool, losses, questions, chance, longest)
+            sleepers.cancel_scope.cancel()
         await look(subject, pool, losses)
     return losses
+
+
+async def _sleep_soundly(losses: Losses) -> None:
+    while True:
+        until = trio.current_time() + 0.003
+        await trio.sleep_until(until)
+        losses.wakes.append(trio.current_time() - until)
 
 
 @asynccontextmanager

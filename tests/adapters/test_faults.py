@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from respool import Options, open_pool
 from tests.fault_proxy import PASS, Fault, FaultProxy
@@ -175,3 +176,45 @@ async def test_cut_after_every_byte(cut: Callable[[int], Fault], network: Scene)
     assert losses.failed > 10
     assert losses.strange == []
     assert losses.lost_slots == losses.wrong_answers == losses.orphans == 0, losses
+
+
+@attrs.define(eq=False)
+class Steps(trio.abc.Instrument):
+    """Counts how often a task runs until it waits again."""
+
+    task: trio.lowlevel.Task | None = None
+    taken: int = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.taken += task is self.task
+
+
+@pytest.mark.parametrize("fault", [Fault(silent=True), Fault(latency=0.5)], ids=["dead", "slow"])
+async def test_a_cancelled_borrower_leaves_in_one_step(fault: Fault, network: Scene) -> None:
+    """So it is gone as soon as Trio runs it, whatever has become of its server: nothing is awaited on the way out."""
+    subject, proxy = network.subject, network.stage.proxy
+    steps = Steps()
+
+    async def borrow(pool: Lender, scope: trio.CancelScope) -> None:
+        steps.task = trio.lowlevel.current_task()
+        with scope:
+            async with pool.acquire() as connection:
+                await subject.ask(connection, "anybody there?")
+        steps.task = None
+
+    trio.lowlevel.add_instrument(steps)
+    try:
+        async with opened_pool(subject, Losses()) as pool:
+            await look(subject, pool, Losses())
+            proxy.fault = fault
+            async with trio.open_nursery() as nursery:
+                scope = trio.CancelScope()
+                nursery.start_soon(borrow, pool, scope)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                steps.taken = 0
+                scope.cancel()
+            proxy.fault = PASS
+    finally:
+        trio.lowlevel.remove_instrument(steps)
+    assert scope.cancelled_caught
+    assert steps.taken == 1
