@@ -108,14 +108,35 @@ async def test_nothing_taken_is_nothing_told(url: str, caplog: pytest.LogCapture
     conn.close_now()
 
 
-async def test_too_much_for_nobody_is_not_read(conn: Connection) -> None:
+async def test_too_much_for_nobody_is_not_read(url: str, proxy: FaultProxy) -> None:
     """Beyond some limit a new connection is cheaper than the replies."""
+    conn = await RedisAdapter(proxy.redirect(url)).open()
     await conn.set("k", b"x" * 1_000_000)
-    with trio.move_on_after(0.0005):
+    proxy.fault = Fault(latency=0.05)
+    with trio.move_on_after(0.02):
         await conn.mget(["k"] * 4)
-    if not conn.is_clean:
-        with pytest.raises(ConnectionError, match="too much"):
-            await conn.make_clean()
+    with pytest.raises(ConnectionError, match="too much"):
+        await conn.make_clean()
+    conn.close_now()
+
+
+async def test_a_giant_reply_for_nobody_stays_with_the_server(url: str, other: Connection) -> None:
+    """Who has gone has nothing read into memory: what the kernel does not take waits in the server."""
+    conn = await RedisAdapter(url).open()
+    number = str(await conn.client_id())
+    await conn.set("k", b"x" * 1_000_000)
+    await other.client_pause(60_000, all=False)  # so that it is still to come when its caller leaves
+    with trio.move_on_after(0.05) as scope:
+        pipe = conn.pipeline(transaction=False)
+        pipe.incr("held back")
+        pipe.mget(["k"] * 50)
+        await pipe.execute()
+    assert scope.cancelled_caught
+    await other.client_unpause()
+    with trio.fail_after(20):
+        while int((await other.client_list(client_id=[number]))[0]["omem"]) < 30_000_000:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+    conn.close_now()
 
 
 async def test_socket_timeout_as_in_redis_py(url: str, proxy: FaultProxy) -> None:

@@ -92,6 +92,24 @@ async def test_it_subscribes_again_after_a_reconnect(client: Redis, other: Conne
                     break
 
 
+async def test_a_subscriber_that_does_not_listen_pushes_back(client: Redis, other: Connection) -> None:
+    """Messages wait in the server, which limits them, and not in our memory; nothing is lost below that limit."""
+    async with client.pubsub(ignore_subscribe_messages=True) as ps:
+        await ps.subscribe("news")
+        assert ps.connection is not None
+        for number in range(25):
+            await client.publish("news", b"%02d" % number + bytes(1_000_000))
+        with trio.fail_after(20):
+            while sum(int(each["omem"]) for each in await other.client_list(_type="pubsub")) < 10_000_000:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        heard: list[int] = []
+        with trio.fail_after(20):
+            while len(heard) < 25:
+                message = await ps.get_message(timeout=None)
+                heard += [int(message["data"][:2])] if message else []
+        assert heard == list(range(25))
+
+
 async def test_handlers(client: Redis) -> None:
     heard: list[Any] = []
 
