@@ -7,7 +7,7 @@ BENCH := .venv-bench
 DISTRIBUTIONS := . $(patsubst %/pyproject.toml,%,$(wildcard adapters/*/pyproject.toml))
 INPUTS := Makefile $(addsuffix /pyproject.toml,$(DISTRIBUTIONS))
 
-.PHONY: test check demo bench soak docs build servers clean
+.PHONY: test check demo bench soak mutants docs build servers clean
 
 test: $(VENV)/installed servers
 	$(BIN)/pytest $(ARGS)
@@ -29,6 +29,9 @@ soak: $(VENV)/installed servers
 
 bench: $(BENCH)/installed servers
 	@$(BENCH)/bin/python -m tests.benchmarks $(ARGS)
+
+mutants: $(VENV)/installed
+	@$(BIN)/python -m tests.mutants $(ARGS)
 
 docs: $(VENV)/installed
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html

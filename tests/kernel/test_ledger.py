@@ -255,6 +255,19 @@ def test_what_failed_once_is_probed_alone() -> None:
     assert len(books.work()) == 3
 
 
+def test_upkeep_is_due_when_a_back_off_ends() -> None:
+    """Also if it looks before: nobody waits for what ``min_size`` asks for, so nothing else would have it opened."""
+    books = Books(Limits(min_size=1))
+    books.ledger.tidy(books.now)
+    books.open_failed(*books.work())
+    assert books.ledger.retry_at > books.now
+    books.ledger.tidy(books.now)
+    assert books.ledger.due == books.ledger.retry_at
+    books.now = books.ledger.due
+    books.ledger.tidy(books.now)
+    assert len(books.work()) == 1
+
+
 def test_hopeless_is_when_nothing_can_come_of_waiting() -> None:
     books = Books(Limits(max_size=2, max_opening=1))
     (entry,) = idle(books, 1)

@@ -325,6 +325,25 @@ async def test_refused_as_soon_as_the_deadline_leaves_less_than_a_use_takes(auto
             nursery.cancel_scope.cancel()
 
 
+async def test_the_hopeless_never_stand_in_line(autojump_clock: MockClock) -> None:
+    """Refused before they could be served in vain, even first in line, in the moment in which a resource comes back."""
+    async with open_pool(GatedAdapter(), max_size=1, validate_after=math.inf) as pool:
+        await use_one_second_each(pool)
+        for _ in range(20):  # whether the borrower or the pool's upkeep is next to run is up to Trio
+            release = trio.Event()
+
+            async def hold(release: trio.Event) -> None:
+                async with pool.acquire():
+                    await release.wait()
+
+            async with trio.open_nursery() as nursery:
+                await in_line(nursery, functools.partial(hold, release), functools.partial(use, pool, 0, timeout=200))
+                release.set()
+                with trio.fail_after(1), pytest.raises(PoolOverloaded, match="waited 0 s"):
+                    async with pool.acquire(priority=Priority.URGENT):
+                        pass
+
+
 async def test_a_resource_that_is_free_is_lent_however_little_time_is_left(autojump_clock: MockClock) -> None:
     """Nobody else wants it, and this use may be a quick one."""
     async with open_pool(GatedAdapter(), max_size=1, validate_after=math.inf) as pool:
