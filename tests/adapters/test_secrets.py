@@ -6,14 +6,11 @@ Each test is given secrets that nobody else could have made up, and `Ears` that 
 from __future__ import annotations
 
 import base64
-import contextlib
 import logging
 import secrets
-import socket
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -32,6 +29,7 @@ from respool_http.httpx2 import PoolTransport
 import respool
 from respool import opentelemetry, prometheus
 from respool.abc import Adapter, Instrument
+from tests.adapters.misbehaving import Talk, babbling, closing, serving, silent
 from tests.adapters.mysql import scripted
 from tests.servers import MariaDBServer, NginxServer, PostgresServer, RedisServer
 
@@ -127,43 +125,6 @@ async def use(ears: Ears, adapter: Adapter[Any], work: Callable[[Any], Awaitable
 
 
 # Servers that let nobody in. Each says no in its own way.
-
-Talk = Callable[[trio.SocketStream], Awaitable[None]]
-
-
-async def silent(stream: trio.SocketStream) -> None:
-    async for _ in stream:
-        pass
-
-
-async def closing(stream: trio.SocketStream) -> None:
-    await stream.receive_some()
-
-
-async def babbling(stream: trio.SocketStream) -> None:
-    with trio.move_on_after(0.05):  # whoever speaks first
-        await stream.receive_some()
-    await stream.send_all(b"\xff\xffWhat?\r\n\r\n" * 100)
-    await silent(stream)
-
-
-@asynccontextmanager
-async def serving(talk: Talk | None) -> AsyncIterator[int]:
-    """The port of a server that does as `talk` does; where nobody listens if there is none."""
-    if talk is None:
-        with socket.socket() as nobody:
-            nobody.bind(("127.0.0.1", 0))
-            yield nobody.getsockname()[1]
-        return
-
-    async def serve(stream: trio.SocketStream) -> None:
-        with contextlib.suppress(trio.BrokenResourceError):  # the client has heard enough
-            await talk(stream)
-
-    async with trio.open_nursery() as nursery:
-        (listener,) = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
-        yield listener.socket.getsockname()[1]
-        nursery.cancel_scope.cancel()
 
 
 async def wrong_password_at_postgres(stream: trio.SocketStream) -> None:

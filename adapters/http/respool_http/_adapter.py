@@ -15,7 +15,7 @@ from respool.abc import Adapter, Verdict
 from ._connection import Connection
 from ._errors import ProtocolError, ProxyError, ServerDisconnected
 from ._origin import Origin, Proxy
-from ._parser import MAX_HEADER_SIZE
+from ._parser import MAX_BODY_SIZE, MAX_HEADER_SIZE
 from ._socket import Wire, open_tcp, open_unix
 
 __all__ = ["HTTPAdapter"]
@@ -52,6 +52,7 @@ class HTTPAdapter(Adapter[Connection]):
       proxy: ``"http://[user:password@]host:port"``; connections are tunnelled through it with ``CONNECT``.
       uds: path of a Unix socket to connect to instead of the origin's host.
       max_header_size: bytes a response's head may have.
+      max_body_size: bytes a body may have that is read whole (`Response.aread`). Read in pieces, it may be longer.
     """
 
     origin: Origin = attrs.field(converter=_origin)
@@ -60,6 +61,7 @@ class HTTPAdapter(Adapter[Connection]):
     proxy: Proxy | None = attrs.field(default=None, kw_only=True, converter=_proxy)
     uds: str | None = attrs.field(default=None, kw_only=True)
     max_header_size: int = attrs.field(default=MAX_HEADER_SIZE, kw_only=True, validator=attrs.validators.ge(1024))
+    max_body_size: int = attrs.field(default=MAX_BODY_SIZE, kw_only=True, validator=attrs.validators.ge(0))
 
     def __attrs_post_init__(self) -> None:
         if self.proxy is not None and self.uds is not None:
@@ -78,7 +80,13 @@ class HTTPAdapter(Adapter[Connection]):
     async def open(self) -> Connection:
         """Connect, through the proxy if there is one, and shake hands."""
         wire = await self._open_wire()
-        return Connection(wire, self.origin.host_field, self._open_wire, max_header_size=self.max_header_size)
+        return Connection(
+            wire,
+            self.origin.host_field,
+            self._open_wire,
+            max_header_size=self.max_header_size,
+            max_body_size=self.max_body_size,
+        )
 
     async def _open_wire(self) -> Wire:
         wire = Wire(await self._connect())

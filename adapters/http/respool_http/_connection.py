@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import trio
 
 from ._errors import NotReusable, ProtocolError, ReadTimeout, ServerDisconnected, WriteTimeout
-from ._parser import MAX_HEADER_SIZE, ResponseParser
+from ._parser import MAX_BODY_SIZE, MAX_HEADER_SIZE, ResponseParser
 from ._request import Body, HeaderInput, write_head
 from ._response import Response
 from ._socket import BLOCKED, Wire
@@ -60,11 +60,14 @@ class Connection:
         open_wire: Callable[[], Awaitable[Wire]],
         *,
         max_header_size: int = MAX_HEADER_SIZE,
+        max_body_size: int = MAX_BODY_SIZE,
     ) -> None:
         self._wire = wire
         self._host = host
         self._open_wire = open_wire
         self._max_header_size = max_header_size
+        self.max_body_size = max_body_size
+        """Bytes a body may have that is read whole."""
         self._exchanges = 0
         self._closed = False  # for good
         self._clean = True  # implies that the wire is open

@@ -22,10 +22,13 @@ import httptools
 
 from ._errors import ProtocolError
 
-__all__ = ["MAX_HEADER_SIZE", "ResponseParser"]
+__all__ = ["MAX_BODY_SIZE", "MAX_HEADER_SIZE", "ResponseParser"]
 
 MAX_HEADER_SIZE: Final = 65536
 """Bytes a response's head may have unless the adapter says otherwise. curl allows 300 KiB, nginx 4 to 8, h11 100."""
+
+MAX_BODY_SIZE: Final = 1 << 30
+"""Bytes a body may have that is read whole, unless the adapter says otherwise."""
 
 _MAX_FIELDS: Final = 256
 _MAX_INTERIM: Final = 32
@@ -237,6 +240,11 @@ class ResponseParser:
             self.keep_alive_timeout = float(timeout[1])
 
     # The body
+
+    @property
+    def announced(self) -> int:
+        """How many bytes of the body are still to come, as far as the head has said so."""
+        return self._remaining if self._state == _LENGTH else 0
 
     def _feed_length(self, data: bytes) -> bytes:
         """Take the body's bytes; what follows it is returned."""

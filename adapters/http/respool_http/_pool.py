@@ -19,7 +19,7 @@ from ._adapter import HTTPAdapter
 from ._connection import Connection, RequestContext
 from ._errors import HTTPError, InvalidRequest, ServerDisconnected
 from ._origin import Origin, Proxy, split_url
-from ._parser import MAX_HEADER_SIZE
+from ._parser import MAX_BODY_SIZE, MAX_HEADER_SIZE
 from ._request import Body, HeaderInput
 from ._response import Response
 
@@ -191,6 +191,7 @@ async def open_http_pool(
     proxy: str | Proxy | None = None,
     uds: str | None = None,
     max_header_size: int = MAX_HEADER_SIZE,
+    max_body_size: int = MAX_BODY_SIZE,
     **options: Unpack[respool.Options],
 ) -> AsyncIterator[HTTPPool]:
     """Open an `HTTPPool` for the length of an ``async with`` block.
@@ -206,6 +207,7 @@ async def open_http_pool(
       proxy: ``"http://[user:password@]host:port"``; every connection is tunnelled through it with ``CONNECT``.
       uds: path of a Unix socket that serves every origin.
       max_header_size: bytes a response's head may have.
+      max_body_size: bytes a body may have that is read whole, as `HTTPPool.request` does. Not for `HTTPPool.stream`.
       options: those of `respool.open_keyed_pool`; ``max_size``, the connections to all origins together, is 100 unless
         you say otherwise.
     """
@@ -218,6 +220,7 @@ async def open_http_pool(
             proxy=proxy,
             uds=uds,
             max_header_size=max_header_size,
+            max_body_size=max_body_size,
         )
 
     limits: respool.Options = {"max_size": 100, **options}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ._errors import ProtocolError
 from ._headers import Headers
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Response:
         """Read the body to its end and return it; `content` has it afterwards.
 
         Raises as `receive_some` does, and `RuntimeError` if part of the body has been received already. Memory is the
-        body's size: iterate instead where the server may choose that.
+        body's size: `ProtocolError` if that is more than ``max_body_size``. Iterate instead where it may be.
         """
         await trio.lowlevel.checkpoint()
         return await self.read_to_end()
@@ -91,8 +92,16 @@ class Response:
             if self._partly_read:
                 raise RuntimeError("part of the body has been received already: go on with receive_some or iteration")
             parser, connection = self._parser, self._connection
+            received = sum(map(len, parser.body))
             while not (parser.complete or parser.upgraded):
-                connection.feed(parser, await connection.receive())
+                if received + parser.announced > connection.max_body_size:
+                    raise ProtocolError(
+                        f"the response's body is longer than max_body_size ({connection.max_body_size} bytes): "
+                        "read it in pieces"
+                    )
+                data = await connection.receive()
+                received += len(data)
+                connection.feed(parser, data)
             if parser.upgraded:
                 self._content = b""  # what follows is not HTTP: see `stream`
             else:

@@ -12,7 +12,7 @@ from respool.abc import Adapter, Verdict
 from ._arguments import Arguments, from_url
 from ._connection import Connection
 from ._verdicts import verdict
-from ._wire import Wire
+from ._wire import MAX_RESULT_SIZE, Wire
 
 __all__ = ["MySQLAdapter"]
 
@@ -29,6 +29,7 @@ class MySQLAdapter(Adapter[Connection]):
       reset_session: send COM_RESET_CONNECTION after every lease that used its connection: a round trip that clears
         session variables, user locks and temporary tables. Without it, a pool undoes what the server or PyMySQL
         reports: open transactions, the autocommit mode, `select_db`, `set_character_set`.
+      max_result_size: bytes of a result that is read whole. One that is streamed may be longer.
       arguments: those of `pymysql.connect`, with the same meanings and defaults. ``connect_timeout`` is for all of
         connecting, not only for TCP.
 
@@ -39,10 +40,19 @@ class MySQLAdapter(Adapter[Connection]):
     reset_session: bool
     _template: Wire
 
-    def __init__(self, url: str = "", *, reset_session: bool = False, **arguments: Unpack[Arguments]) -> None:
+    def __init__(
+        self,
+        url: str = "",
+        *,
+        reset_session: bool = False,
+        max_result_size: int = MAX_RESULT_SIZE,
+        **arguments: Unpack[Arguments],
+    ) -> None:
         merged: Any = {**from_url(url), **arguments} if url else arguments
         reset_session = merged.pop("reset_session", reset_session)
+        max_result_size = merged.pop("max_result_size", max_result_size)
         self.__attrs_init__(reset_session=reset_session, template=Wire(**merged))
+        self._template.max_result_size = max_result_size
 
     @classmethod
     def from_url(cls, url: str) -> Self:

@@ -67,7 +67,7 @@ _IN_URL: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("unix_socket", "bind_address", "charset", "collation", "sql_mode", "init_command"), str),
     **dict.fromkeys(("program_name", "read_default_file", "read_default_group"), str),
     **dict.fromkeys(("ssl_ca", "ssl_cert", "ssl_key", "ssl_key_password"), str),
-    **dict.fromkeys(("client_flag", "max_allowed_packet"), int),
+    **dict.fromkeys(("client_flag", "max_allowed_packet", "max_result_size"), int),
     **dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), float),
     **dict.fromkeys(("autocommit", "use_unicode", "local_infile", "reset_session"), _truth),
     **dict.fromkeys(("ssl_disabled", "ssl_verify_cert", "ssl_verify_identity"), _truth),

@@ -50,6 +50,7 @@ class Socket:
         self.write_timeout = write_timeout
         self.data = b""  # what was received
         self.at = 0  # how much of it has been used
+        self.received = 0  # bytes so far, in total
         self.may_wait = True  # whether `need` may; it can only in the greenlet
         self.sending = False  # a packet is half sent: the server cannot be asked anything any more
         self._poll = select.poll()
@@ -95,6 +96,7 @@ class Socket:
                     raise EOFError
                 parts.append(part)
                 missing -= len(part)
+                self.received += len(part)
         finally:  # what has arrived stays, whoever has lost interest in it
             self.data, self.at = b"".join(parts), 0
 

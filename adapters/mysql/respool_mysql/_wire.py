@@ -39,7 +39,14 @@ WATCHED = IN_TRANSACTION | SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 NOT_COUNTED = 18446744073709551615  # what PyMySQL says is the number of rows of an unbuffered result
 MAX_SHAPES = 256  # result shapes remembered per connection; a program that makes more starts over
 
-COM_RESET_CONNECTION = 31  # PyMySQL has no name for it
+UNREADABLE = (AssertionError, IndexError, struct.error, UnicodeDecodeError)  # what PyMySQL says of such packets
+MAX_COLUMNS = 65535  # what two bytes can count; MySQL and MariaDB allow 4096
+MAX_RESULT_SIZE = 1 << 30  # bytes of a result that is read whole
+
+# PyMySQL has no names for these.
+COM_RESET_CONNECTION = 31
+CR_NET_PACKET_TOO_LARGE = 2020
+CR_LOAD_DATA_LOCAL_INFILE_REJECTED = 2068
 
 SHORT = 1 << 16  # bytes of a query that may be copied without a thought
 
@@ -49,6 +56,32 @@ _eof = struct.Struct("<HH").unpack_from  # warnings, server status
 _WIDTHS = {252: 2, 253: 3, 254: 8}  # first byte of a long length -> bytes the length takes
 
 Reader = Callable[[bytes], Any]
+
+
+def malformed(reason: object) -> err.InternalError:
+    """The error for a packet that is not what it says: the server's fault, and not the program's."""
+    return err.InternalError(CR.CR_MALFORMED_PACKET, f"Malformed packet: {reason}")
+
+
+def _careful(read: Callable[..., Any]) -> Callable[..., Any]:
+    def careful(*args: Any) -> Any:
+        try:
+            return read(*args)
+        except UNREADABLE as exc:
+            raise malformed(exc) from exc
+
+    return careful
+
+
+class Packet(MysqlPacket):
+    """PyMySQL's packet, read with care."""
+
+    read = _careful(MysqlPacket.read)
+    read_uint8 = _careful(MysqlPacket.read_uint8)
+    read_uint16 = _careful(MysqlPacket.read_uint16)
+    read_uint24 = _careful(MysqlPacket.read_uint24)
+    read_uint64 = _careful(MysqlPacket.read_uint64)
+    read_struct = _careful(MysqlPacket.read_struct)
 
 
 class AbandonedError(Exception):
@@ -126,6 +159,7 @@ class Result(connections.MySQLResult):
 
     def __init__(self, connection: Wire) -> None:
         self.connection: Any = connection
+        self.most_received = connection._sock.received + connection.max_result_size
         self.ready: collections.deque[tuple[Any, ...]] = collections.deque()  # rows an unbuffered result may hand out
 
     def __del__(self) -> None:
@@ -139,8 +173,11 @@ class Result(connections.MySQLResult):
     def read_all(self) -> None:
         """Read and keep all rows, if there are any."""
         if self.field_count:
+            wire = self.connection
             while self.unbuffered_active:
                 self.fetch()
+                if wire._sock.received > self.most_received:
+                    raise wire.too_long("stream it with SSCursor")
             self.rows = tuple(self.ready)
             self.ready.clear()
             self.affected_rows = len(self.rows)
@@ -267,10 +304,17 @@ class Result(connections.MySQLResult):
         self.affected_rows = NOT_COUNTED
         self.unbuffered_active = True
 
+    def _get_descriptions(self) -> None:
+        if self.field_count > MAX_COLUMNS:
+            raise malformed(f"a result of {self.field_count} columns")
+        super()._get_descriptions()
+
     def _read_load_local_packet(self, first_packet: MysqlPacket) -> None:
         wire = self.connection
         if not wire._local_infile:
-            raise RuntimeError("**WARN**: Received LOAD_LOCAL packet but local_infile option is false.")
+            wire._force_close()
+            text = "The server asked for a file, which local_infile does not allow"
+            raise err.OperationalError(CR_LOAD_DATA_LOCAL_INFILE_REJECTED, text)
         if not wire._sock.may_wait:
             raise NotHereError
         filename = LoadLocalPacketWrapper(first_packet).filename
@@ -304,6 +348,7 @@ class Wire(connections.Connection):
         self.shapes: dict[bytes, Shape] = {}
         self.last_head = b""  # of `shapes`, what is to be expected next
         self.address: tuple[str, int] | None = None  # where to connect, if that is not for `host` to say
+        self.max_result_size = MAX_RESULT_SIZE
         self.killers = trio.CapacityLimiter(1)  # shared by all copies: connections open only to send KILL QUERY
 
     @property
@@ -334,7 +379,10 @@ class Wire(connections.Connection):
             self.host_info, self._secure = "Localhost via UNIX socket", True
         else:
             self.host_info = f"socket {self.host}:{self.port}"
-        super().connect(sock or wait(open_socket, self))
+        try:
+            super().connect(sock or wait(open_socket, self))
+        except UNREADABLE as exc:
+            raise malformed(exc) from exc
         self.home = (self.charset, self.collation, self.db)
         self.home_status = self.server_status & WATCHED
         self.moved = self.used = False
@@ -349,6 +397,8 @@ class Wire(connections.Connection):
         """Return the socket when `size` unused bytes are in its buffer."""
         sock = self._sock
         if len(sock.data) - sock.at < size:
+            if size > self.max_result_size:
+                raise self.too_long("its column definitions, or one row, are longer")
             try:
                 sock.need(size)
             except (EOFError, OSError) as exc:
@@ -364,7 +414,25 @@ class Wire(connections.Connection):
         reason = "" if isinstance(error, EOFError) else f" ({error})"
         return err.OperationalError(CR.CR_SERVER_LOST, f"Lost connection to MySQL server during query{reason}")
 
+    def too_long(self, advice: str) -> err.OperationalError:
+        """Close, because nobody would want to read the rest, and return what to raise."""
+        self._force_close()
+        text = f"The reply is longer than max_result_size ({self.max_result_size} bytes): {advice}"
+        return err.OperationalError(CR_NET_PACKET_TOO_LARGE, text)
+
     def _read_payload(self) -> bytes:
+        payload = self._read_piece()
+        if len(payload) < MAX_PACKET_LEN:
+            return payload
+        pieces = [payload]
+        while len(pieces[-1]) == MAX_PACKET_LEN:
+            if len(pieces) * MAX_PACKET_LEN > self.max_result_size:
+                raise self.too_long("one row is longer")
+            pieces.append(self._read_piece())
+        return b"".join(pieces)
+
+    def _read_piece(self) -> bytes:
+        """Read one packet, which is all of a payload unless it has the greatest length a packet may have."""
         sock = self.need(4)
         (header,) = _header(sock.data, sock.at)
         size, sequence = header & 0xFFFFFF, header >> 24
@@ -377,17 +445,23 @@ class Wire(connections.Connection):
         payload = sock.data[start : start + size]
         sock.at = start + size
         self._next_seq_id = (sequence + 1) & 0xFF
-        return payload if size < MAX_PACKET_LEN else payload + self._read_payload()
+        return payload
 
-    def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
+    def _read_packet(self, packet_type: Any = Packet) -> Any:
         payload = self._read_payload()
+        if not payload:
+            raise malformed("it is empty")
         if payload[0] == 0xFF:
             self._reply_pending = False
             self._status_unknown = True  # an error carries no status, and may have come after a BEGIN in a procedure
             if self._result is not None:
                 self._result.unbuffered_active = False
-            err.raise_mysql_exception(payload)
-        return packet_type(payload, self.encoding)
+        try:
+            if payload[0] == 0xFF:
+                err.raise_mysql_exception(payload)
+            return packet_type(payload, self.encoding)
+        except UNREADABLE as exc:
+            raise malformed(exc) from exc
 
     def _write_bytes(self, data: bytes) -> None:
         if self.forbidden:

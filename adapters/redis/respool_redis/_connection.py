@@ -50,7 +50,7 @@ class Connection(RedisCommands):
         self.encoder = settings.get_encoder()
         self._packer = Packer(self.encoder)
         self._orphaned = orphaned
-        self._wire = Wire(transport, self.encoder, orphaned)
+        self._wire = self._new_wire(transport)
         self._session = Session(settings.db)
 
     @classmethod
@@ -69,6 +69,9 @@ class Connection(RedisCommands):
             connection.close_now()
             raise
         return connection
+
+    def _new_wire(self, transport: Transport) -> Wire:
+        return Wire(transport, self.encoder, self._orphaned, self.connection_pool.max_reply_size)
 
     def __repr__(self) -> str:
         state = "closed" if self._wire.broken else "open"
@@ -100,7 +103,7 @@ class Connection(RedisCommands):
         """
         if any(blocks(args) for commands in self._wire.outstanding for args in commands):
             await self._wire.hang_up()
-            self._wire = Wire(await connect(self.connection_pool), self.encoder, self._orphaned)
+            self._wire = self._new_wire(await connect(self.connection_pool))
             await self._start_session()
         elif self._session.listening:
             await self._wire.listen_until(self._packer.pack(("RESET",)), [b"RESET", "RESET"])

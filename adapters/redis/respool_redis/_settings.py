@@ -70,6 +70,8 @@ class Settings:
     socket_keepalive: bool = attrs.field(default=True, converter=_flag)
     socket_keepalive_options: Mapping[int, int | bytes] = attrs.field(factory=get_default_socket_keepalive_options)
     socket_read_size: int = 65536
+    max_reply_size: int = attrs.field(default=1 << 30, converter=int)
+    """Bytes one reply may have. redis-py has no such limit; Redis itself has one, of 512 MiB for a value."""
     tls: RedisSSLContext | None = attrs.field(default=None, repr=False, eq=False)
     driver_info: DriverInfo | None = attrs.field(factory=lambda: resolve_driver_info(SENTINEL), repr=False, eq=False)
 

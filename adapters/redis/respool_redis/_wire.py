@@ -72,8 +72,10 @@ class Exchange:
 class Wire:
     """One socket to a Redis server, shared by whoever calls `exchange`."""
 
-    def __init__(self, transport: Transport, encoder: Encoder, orphaned: Orphaned) -> None:
+    def __init__(self, transport: Transport, encoder: Encoder, orphaned: Orphaned, max_reply_size: int) -> None:
         self._transport = transport
+        self._max_reply_size = max_reply_size
+        self._since_reply = 0  # bytes received since the last complete reply
         self._orphaned = orphaned
         self._parser = hiredis.Reader(
             protocolError=InvalidResponse,
@@ -416,17 +418,28 @@ class Wire:
             return 0
         if data is None:
             return 0
+        self._since_reply += len(data)
+        if self._since_reply > self._max_reply_size:
+            self._break(ConnectionError(f"a reply is longer than max_reply_size ({self._max_reply_size} bytes)"))
+            return 0
         self._parser.feed(data)  # type: ignore[arg-type]  # takes any buffer
         return len(data)
 
     def _parse(self, decode: bool) -> Any:
         try:
-            return self._parser.gets(decode)
+            reply = self._parser.gets(decode)
         except UnicodeDecodeError as error:
-            return error  # this one reply is not text; the next one is not affected
-        except InvalidResponse as error:
-            self._break(ConnectionError(f"the server does not speak Redis: {error}"))
+            reply = error  # this one reply is not text; the next one is not affected
+        except (InvalidResponse, MemoryError) as error:
+            self._break_as_nonsense(error)
             return _NOTHING
+        if reply is not _NOTHING:
+            self._since_reply = 0
+        return reply
+
+    def _break_as_nonsense(self, error: Exception) -> None:
+        said = str(error) or "it announces a reply that fits no memory"
+        self._break(ConnectionError(f"the server does not speak Redis: {said}"))
 
     def _give_out(self) -> None:
         """Give each complete reply to the oldest exchange. Push messages are nobody's reply."""
@@ -440,11 +453,12 @@ class Wire:
                 reply = gets(decode[len(replies)])
             except UnicodeDecodeError as error:
                 reply = error  # this one reply is not text; the next one is not affected
-            except InvalidResponse as error:
-                self._break(ConnectionError(f"the server does not speak Redis: {error}"))
+            except (InvalidResponse, MemoryError) as error:
+                self._break_as_nonsense(error)
                 return
             if reply is _NOTHING:
                 return
+            self._since_reply = 0
             if type(reply) is PushNotification:
                 continue
             replies.append(reply)

@@ -373,7 +373,7 @@ async def test_a_server_that_asks_for_a_file_gets_none() -> None:
 
     async with scripted(script) as port:
         connection = await connect(host="127.0.0.1", port=port, user="me", autocommit=True)
-        with pytest.raises(RuntimeError, match="local_infile"):
+        with pytest.raises(err.OperationalError, match="local_infile"):
             await connection.execute("SELECT 1")
         assert connection.closed
     assert received in ([], [b""])

@@ -1,0 +1,286 @@
+"""Servers that mean harm, with oversized lengths, replies without an end, nonsense: a clear error, little memory."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import struct
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import psycopg
+import pymysql
+import pytest
+import redis
+import respool_http
+import respool_mysql
+import respool_postgres
+import respool_redis
+import trio
+
+from respool.abc import Adapter
+from tests.adapters.misbehaving import serving
+from tests.adapters.mysql import scripted
+
+LIMIT = 1 << 20  # bytes: what the adapters are told to put up with
+HARM = 1 << 28  # bytes that a server sends before it has had enough
+ROOM = 64  # MiB by which this process may grow: much more than LIMIT, much less than HARM
+PIECE = bytes(1 << 16)
+
+
+def resident() -> float:
+    """MiB of memory in use. The drivers' C code counts as well."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / (1 << 20)
+
+
+@attrs.define
+class Watch:
+    """Looks at the memory while a server sends."""
+
+    stream: trio.SocketStream
+    start: float = attrs.field(factory=resident)
+    peak: float = 0.0
+    sent: int = 0
+
+    async def send(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+        self.sent += len(data)
+        self.peak = max(self.peak, resident() - self.start)
+
+    async def flood(self, piece: bytes) -> None:
+        """Send `piece` again and again."""
+        pieces = piece * max(1, len(PIECE) // len(piece))
+        while self.sent < HARM:
+            await self.send(pieces)
+
+
+Reply = Callable[[Watch], Awaitable[None]]
+"""What a server says when it is asked something, and before it hangs up."""
+
+
+def says(data: bytes, flood: bytes = b"") -> Reply:
+    async def reply(watch: Watch) -> None:
+        await watch.send(data)
+        if flood:
+            await watch.flood(flood)
+
+    return reply
+
+
+@attrs.frozen
+class Kind:
+    """A protocol: an adapter for a port, how a server of it welcomes a client, and a question."""
+
+    adapter: Callable[[int], Adapter[Any]]
+    welcome: Callable[[trio.SocketStream], Awaitable[object]]
+    ask: Callable[[Any], Awaitable[object]]
+    error: type[Exception]
+
+
+async def meet(kind: Kind, reply: Reply) -> tuple[Exception, Watch]:
+    """Ask a hostile server; the error that comes of it, and what that cost."""
+    watches: list[Watch] = []
+
+    async def talk(stream: trio.SocketStream) -> None:
+        await kind.welcome(stream)
+        watches.append(Watch(stream))
+        await reply(watches[0])
+
+    with trio.fail_after(60):
+        async with serving(talk) as port:
+            adapter = kind.adapter(port)
+            with pytest.raises(kind.error) as caught:
+                connection = await adapter.open()
+                try:
+                    await kind.ask(connection)
+                finally:
+                    assert not adapter.is_clean(connection)
+                    await adapter.close(connection)
+    return caught.value, watches[0]
+
+
+# Redis.
+
+
+async def welcome_to_redis(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+    await stream.send_all(b"%1\r\n+proto\r\n:3\r\n+OK\r\n+OK\r\n+PONG\r\n")
+    await stream.receive_some()
+
+
+REDIS = Kind(
+    lambda port: respool_redis.RedisAdapter(f"redis://127.0.0.1:{port}", max_reply_size=LIMIT, socket_timeout=5),
+    welcome_to_redis,
+    lambda connection: connection.get("k"),
+    redis.ConnectionError,
+)
+
+REDIS_REPLIES = {
+    "a value without an end": (says(b"$99999999999\r\n", PIECE), "longer than max_reply_size"),
+    "a line without an end": (says(b"+", PIECE), "longer than max_reply_size"),
+    "an array without an end": (says(b"*2147483647\r\n", b"$1\r\na\r\n"), "longer than max_reply_size"),
+    "an array too large for any memory": (says(b"*4294967295\r\n"), "fits no memory"),
+    "arrays in arrays in arrays": (says(b"*1\r\n" * 100_000), "nesting"),
+    "a negative length": (says(b"$-5\r\n"), "out of range"),
+    "a length that is no number": (says(b"$x\r\n"), "length"),
+    "a number that is none": (says(b":x\r\n"), "integer"),
+    "another protocol": (says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "does not speak Redis"),
+    "the end in the middle": (says(b"$5\r\nhel"), "closed"),
+}
+
+
+# MySQL.
+
+
+def packets(*payloads: bytes, first: int = 1) -> bytes:
+    return scripted.packets(list(payloads), first)
+
+
+async def welcome_to_mysql(stream: trio.SocketStream) -> None:
+    client = scripted.Client(stream, 1)
+    await client.welcome()
+    await client.command()
+
+
+async def rows_without_end(watch: Watch) -> None:
+    *head, row, _ = scripted.result(("x" * 200,))
+    await watch.send(packets(*head))
+    numbers = itertools.count(len(head) + 1)
+    while watch.sent < HARM:
+        await watch.send(b"".join(packets(row, first=next(numbers)) for _ in range(300)))
+
+
+async def columns_without_end(watch: Watch) -> None:
+    _, column, *_ = scripted.result(("x",))
+    await watch.send(packets(b"\xfd\xff\xff\xff"))
+    numbers = itertools.count(2)
+    while watch.sent < HARM:
+        await watch.send(b"".join(packets(column, first=next(numbers)) for _ in range(1000)))
+
+
+HEAD = scripted.result(("x",))[:-2]
+
+MYSQL = Kind(
+    lambda port: respool_mysql.MySQLAdapter(host="127.0.0.1", port=port, max_result_size=LIMIT, autocommit=None),
+    welcome_to_mysql,
+    lambda connection: connection.execute("SELECT 1"),
+    pymysql.MySQLError,
+)
+
+MYSQL_REPLIES = {
+    "rows without an end": (rows_without_end, "max_result_size"),
+    "columns without an end": (columns_without_end, "Malformed packet: a result of 16777215"),
+    "a row without an end": (says(packets(*HEAD) + b"\xff\xff\xff\x04", PIECE), "max_result_size"),
+    "a value longer than its row": (says(packets(*HEAD, b"\xfd\xff\xff\x7fx")), "Malformed packet"),
+    "an empty packet": (says(packets(b"") + PIECE[:1]), "Malformed packet"),
+    "a truncated OK": (says(packets(b"\x00\x01")), "Malformed packet|Lost connection"),
+    "a truncated error": (says(packets(b"\xff")), "Malformed packet"),
+    "a truncated column": (says(packets(b"\x01", b"\x03de")), "Malformed packet|Lost connection"),
+    "packets out of order": (says(packets(scripted.OK, first=9)), "sequence number wrong"),
+    "a file that nobody offered": (says(packets(b"\xfb/etc/hostname")), "LOAD_LOCAL|local_infile"),
+    "the end in the middle": (says(packets(scripted.OK)[:-2]), "Lost connection"),
+}
+
+
+# HTTP.
+
+
+async def read_head(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+
+
+async def get(connection: respool_http.Connection) -> bytes:
+    async with connection.request("GET", "/") as response:
+        return await response.aread()
+
+
+HTTP = Kind(
+    lambda port: respool_http.HTTPAdapter(f"http://127.0.0.1:{port}", max_body_size=LIMIT),
+    read_head,
+    get,
+    respool_http.HTTPError,
+)
+OK = b"HTTP/1.1 200 OK\r\n"
+
+HTTP_REPLIES = {
+    "a length too large": (says(OK + b"Content-Length: 99999999999\r\n\r\n", PIECE), "longer than max_body_size"),
+    "a body without an end": (says(OK + b"\r\n", PIECE), "longer than max_body_size"),
+    "chunks without an end": (
+        says(OK + b"Transfer-Encoding: chunked\r\n\r\n", b"400\r\n" + bytes(1024) + b"\r\n"),
+        "longer than max_body_size",
+    ),
+    "a chunk too large": (says(OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"f" * 20 + b"\r\n"), "chunks are not"),
+    "a head without an end": (says(OK, b"X: y\r\n"), "longer than max_header_size"),
+    "a line without an end": (says(OK + b"X: ", b"y"), "longer than max_header_size"),
+    "interim responses without an end": (says(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n"), "interim"),
+    "trailers without an end": (
+        says(OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n"),
+        "trimmings|chunks are not",
+    ),
+    "a length that is no number": (says(OK + b"Content-Length: x\r\n\r\n"), "not valid HTTP"),
+    "another protocol": (says(b"SSH-2.0-OpenSSH_9.2\r\n"), "not an HTTP/1 response"),
+    "the end in the middle": (says(OK + b"Content-Length: 9\r\n\r\nhel"), "6 bytes before the end"),
+}
+
+
+# Postgres. It is libpq that reads here.
+
+
+def message(kind: bytes, body: bytes = b"", length: int | None = None) -> bytes:
+    return kind + struct.pack("!i", len(body) + 4 if length is None else length) + body
+
+
+async def welcome_to_postgres(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+    await stream.send_all(message(b"R", bytes(4)) + message(b"K", bytes(8)) + message(b"Z", b"I"))
+    await stream.receive_some()
+
+
+POSTGRES = Kind(
+    lambda port: respool_postgres.PostgresAdapter(
+        f"postgresql://u@127.0.0.1:{port}/db?sslmode=disable&gssencmode=disable"
+    ),
+    welcome_to_postgres,
+    lambda connection: connection.execute("SELECT 1"),
+    psycopg.Error,
+)
+COLUMN = message(b"T", struct.pack("!h", 1) + b"c\0" + bytes(18))
+
+POSTGRES_REPLIES = {
+    "a row too long": (says(COLUMN + message(b"D", length=2**31 - 1)), "closed|message|memory|lost"),
+    "a row too short": (says(COLUMN + message(b"D", length=1)), "lost synchronization|message"),
+    "a value longer than its row": (
+        says(COLUMN + message(b"D", struct.pack("!hi", 1, 2**31 - 1))),
+        "message|insufficient",
+    ),
+    "columns that are not there": (says(message(b"T", struct.pack("!h", 32767))), "message|insufficient|lost"),
+    "a message too long for its kind": (says(message(b"C", length=2**30)), "lost synchronization"),
+    "another protocol": (says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "lost synchronization|unexpected|message"),
+    "the end in the middle": (says(COLUMN[:-3]), "closed"),
+}
+
+
+KINDS = {
+    "redis": (REDIS, REDIS_REPLIES),
+    "mysql": (MYSQL, MYSQL_REPLIES),
+    "http": (HTTP, HTTP_REPLIES),
+    "postgres": (POSTGRES, POSTGRES_REPLIES),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reply", "text"),
+    [
+        pytest.param(kind, reply, text, id=f"{name}: {story}")
+        for name, (kind, replies) in KINDS.items()
+        for story, (reply, text) in replies.items()
+    ],
+)
+async def test_a_hostile_reply(kind: Kind, reply: Reply, text: str) -> None:
+    """Ends in the driver's own error, which says what was wrong; the server cannot fill the memory."""
+    error, watch = await meet(kind, reply)
+    assert re.search(text, str(error)), repr(error)
+    assert watch.sent < HARM
+    assert watch.peak < ROOM
