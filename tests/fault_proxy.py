@@ -68,6 +68,8 @@ class FaultProxy:
         self.port: int = self._reservation.getsockname()[1]
         self.accepted = 0
         """Connections accepted so far."""
+        self.answered = 0
+        """Those of them on which the server has said something."""
         self._open: set[_Connection] = set()
         self._fault = fault
         self._fault_changed = trio.Event()
@@ -140,6 +142,7 @@ class _Connection:
         self._client = trio.SocketStream(client)
         self._scope = trio.CancelScope()
         self._politely = False
+        self._answered = False
 
     def cut(self, *, politely: bool) -> None:
         """End it from outside."""
@@ -184,6 +187,9 @@ class _Connection:
         fault, passed = self._proxy.fault, 0
         async for arrives, data in receive:
             await trio.sleep_until(arrives)
+            if limit == "cut_to_client" and not self._answered:
+                self._answered = True
+                self._proxy.answered += 1
             rest = memoryview(data)
             while rest:
                 while self._proxy.fault.silent:

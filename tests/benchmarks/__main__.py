@@ -36,7 +36,8 @@ def main() -> int:
     report = document(results, rounds=rounds, seconds=seconds)
     (arguments.output / "results.json").write_text(json.dumps(report, indent=1) + "\n")
     for result in results:
-        (arguments.output / f"{result.key}.svg").write_text(plot(result))
+        if picture := plot(result):
+            (arguments.output / f"{result.key}.svg").write_text(picture)
     print(tables)
     print(f"Written to {arguments.output}: results.txt, results.json, and a plot for each.")
     return 0

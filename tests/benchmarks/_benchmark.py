@@ -12,6 +12,7 @@ import attrs
 
 from ._contender import Burst, Contender, Measurement, Program, Sample, Share
 from ._loops import drive
+from ._losing import Losing
 from ._surge import Surge
 
 TURNS = 20  # operations of each task at least, lest starting and ending tasks be what is measured
@@ -83,7 +84,7 @@ class Benchmark:
         return burst
 
 
-def find(names: Sequence[str] = ()) -> dict[str, Benchmark | Surge]:
+def find(names: Sequence[str] = ()) -> dict[str, Benchmark | Surge | Losing]:
     """All benchmarks, or those of the named modules (``kernel``) and of these names (``kernel.alone``).
 
     Raises:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-from . import _report_surge, _report_throughput
+from . import _report_losses, _report_surge, _report_throughput
+from ._losing import Losing
 from ._run import Result
 from ._surge import Surge
 
@@ -20,7 +21,12 @@ PACKAGES = (
 
 
 def _kind(result: Result) -> ModuleType:
-    return _report_surge if isinstance(result.benchmark, Surge) else _report_throughput
+    match result.benchmark:
+        case Surge():
+            return _report_surge
+        case Losing():
+            return _report_losses
+    return _report_throughput
 
 
 def table(result: Result) -> str:
@@ -32,7 +38,7 @@ def table(result: Result) -> str:
 
 
 def plot(result: Result) -> str:
-    """A result as an SVG picture."""
+    """A result as an SVG picture; empty if there is none."""
     picture: str = _kind(result).plot(result)
     return picture
 

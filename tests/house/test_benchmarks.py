@@ -17,6 +17,7 @@ from tests.benchmarks import __main__ as command_line
 from tests.benchmarks._benchmark import Benchmark, Goal, find
 from tests.benchmarks._contender import Contender, Program, Sample, output_of
 from tests.benchmarks._loops import drive
+from tests.benchmarks._losing import Losing
 from tests.benchmarks._report import plot, table
 from tests.benchmarks._report_throughput import verdicts
 from tests.benchmarks._run import Outcome, Result
@@ -38,7 +39,7 @@ def test_names_of_contenders_and_of_goals_belong_together() -> None:
         names = [contender.name for contender in benchmark.contenders]
         assert len(set(names)) == len(names), key
         goals = [(goal.ours, goal.theirs) for goal in benchmark.goals] if isinstance(benchmark, Benchmark) else []
-        wanted = benchmark.ours if isinstance(benchmark, Surge) else [name for goal in goals for name in goal]
+        wanted = benchmark.ours if isinstance(benchmark, Surge | Losing) else [name for goal in goals for name in goal]
         assert set(wanted) <= set(names), key
 
 
