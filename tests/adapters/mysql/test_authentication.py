@@ -201,15 +201,41 @@ async def test_a_server_nobody_vouches_for(tls_server: MariaDBServer, tmp_path: 
     assert adapter.verdict(caught.value) == Verdict.PERMANENT
 
 
-async def test_certificates_of_clients(tls_server: MariaDBServer) -> None:
-    """``ssl_cert`` and ``ssl_key``, for a user who needs one."""
+async def test_a_server_with_somebody_elses_certificate(tmp_path: Path) -> None:
+    """``ssl_verify_identity``: whoever signed it, it must be for the host that was asked for."""
+    CA.cert_pem.write_to_path(tmp_path / "ca.pem")
+
+    async def script(client: Client) -> None:
+        await client.greet("mysql_native_password")
+
+    async with scripted(script, tls=server_tls()) as port:
+        adapter = MySQLAdapter(
+            host="localhost", port=port, user="me", ssl_ca=str(tmp_path / "ca.pem"), ssl_verify_identity=True
+        )
+        with pytest.raises(err.OperationalError, match="not valid for 'localhost'") as caught:
+            await adapter.open()
+    assert adapter.verdict(caught.value) == Verdict.PERMANENT
+
+
+async def test_certificates_of_clients(tls_server: MariaDBServer, tmp_path: Path) -> None:
+    """``ssl_cert``, ``ssl_key`` and ``ssl_key_password``, or all in a dict ``ssl``, for a user who needs one."""
     async with await connect(tls_server.url) as root:
         await root.execute("CREATE OR REPLACE USER certified@'%' REQUIRE X509")
     place: Any = {"host": tls_server.host, "port": tls_server.port, "user": "certified"}
-    async with await connect(
-        **place, ssl_cert=str(tls_server.certificate_file), ssl_key=str(tls_server.key_file)
-    ) as connection:
-        assert await cipher(connection)
+    certificate, key, locked = str(tls_server.certificate_file), str(tls_server.key_file), tmp_path / "locked"
+    encryption = serialization.BestAvailableEncryption(PASSWORD)
+    locked.write_bytes(
+        serialization.load_pem_private_key(tls_server.key_file.read_bytes(), None).private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption
+        )
+    )
+    for options in (
+        {"ssl_cert": certificate, "ssl_key": key},
+        {"ssl_cert": certificate, "ssl_key": str(locked), "ssl_key_password": PASSWORD.decode()},
+        {"ssl": {"cert": certificate, "key": str(locked), "password": PASSWORD.decode()}},
+    ):
+        async with await connect(**place, **options) as connection:
+            assert await cipher(connection)
     with pytest.raises(err.OperationalError, match="Access denied"):
         await connect(**place, ssl_ca=str(tls_server.ca_file))
 

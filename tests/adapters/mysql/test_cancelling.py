@@ -14,13 +14,9 @@ from respool_mysql import Connection, MySQLAdapter, SSCursor, _connection, conne
 
 import respool
 from respool.testing import cancel_everywhere
+from tests.adapters.asking import value
 from tests.adapters.mysql.scripted import OK, Client, error, packets, result, scripted
 from tests.servers import MariaDBServer
-
-
-async def value(connection: Connection, query: str, *args: Any) -> Any:
-    ((answer,),) = await (await connection.execute(query, args or None)).fetchall()
-    return answer
 
 
 async def running(observer: Connection, text: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -11,33 +12,18 @@ from pymysql.constants import CLIENT
 from respool_mysql import Connection, MySQLAdapter, SSCursor, connect
 
 import respool
+from tests.adapters.asking import every_resource_works, value
 from tests.adapters.mysql.scripted import Client, error, packets, result, scripted
 from tests.fault_proxy import PASS, Fault, FaultProxy
 from tests.servers import MariaDBServer
 
 
-async def value(connection: Connection, query: str, *args: Any) -> Any:
-    ((answer,),) = await (await connection.execute(query, args or None)).fetchall()
-    return answer
+async def number(connection: Connection, i: int) -> None:
+    assert await value(connection, "SELECT %s + SLEEP(0.02)", i) == i
 
 
-async def serves(pool: respool.Pool[Connection], *, within: float = 10.0) -> None:
-    """Every resource of the pool works, soon."""
-    with trio.fail_after(within):
-        while True:
-            try:
-                async with trio.open_nursery() as nursery:
-                    for i in range(pool.statistics().max_size):
-
-                        @nursery.start_soon
-                        async def _(i: int = i) -> None:
-                            async with pool.acquire() as connection:
-                                assert await value(connection, "SELECT %s + SLEEP(0.02)", i) == i
-
-            except* (err.MySQLError, respool.PoolError):
-                await trio.sleep(0.02)
-            else:
-                return
+async def serves(pool: respool.Pool[Connection]) -> None:
+    await every_resource_works(pool, number, err.MySQLError)
 
 
 async def until_unclean(adapter: MySQLAdapter, connection: Connection) -> None:
@@ -47,17 +33,31 @@ async def until_unclean(adapter: MySQLAdapter, connection: Connection) -> None:
             await trio.sleep(0.01)
 
 
-async def test_a_lease_that_left_nothing_costs_no_round_trip(server: MariaDBServer) -> None:
-    """Straight back to the idle stack: the server hears of nothing but the queries."""
-    async with respool.open_pool(MySQLAdapter(server.url, autocommit=True), max_size=1) as pool:
-        async with pool.acquire() as connection:
-            before = int((await (await connection.execute("SHOW SESSION STATUS LIKE 'Questions'")).fetchall())[0][1])
-        for _ in range(10):
-            async with pool.acquire() as connection:
-                await connection.execute("SELECT 1")
-        async with pool.acquire() as connection:
-            after = int((await (await connection.execute("SHOW SESSION STATUS LIKE 'Questions'")).fetchall())[0][1])
-        assert after - before == 11
+@pytest.mark.parametrize(
+    ("options", "first"),
+    [
+        ({"autocommit": True}, ["SET NAMES utf8mb4"]),
+        ({"autocommit": None}, ["SET NAMES utf8mb4"]),
+        ({}, ["SET NAMES utf8mb4", "SET AUTOCOMMIT = 0"]),
+    ],
+)
+async def test_nothing_is_sent_that_nobody_asked_for(options: Any, first: list[str]) -> None:
+    """Neither for a connection nor for a lease, by the server's own log: a proxy may multiplex for ever."""
+    with MariaDBServer(settings={"general_log": "1", "log_output": "TABLE"}) as server:
+        async with respool.open_pool(MySQLAdapter(server.url, **options), max_size=1) as pool:
+            for i in range(3):
+                async with pool.acquire() as connection:
+                    mine = connection.thread_id()
+                    await connection.execute("SELECT %s", (i,))
+                    async with connection.cursor(SSCursor) as stream:
+                        await stream.execute("SELECT 'streamed'")
+                        assert await stream.fetchall() == [("streamed",)]
+        async with await connect(server.url) as observer:
+            log = "SELECT argument FROM mysql.general_log WHERE thread_id = %s AND command_type <> 'Connect'"
+            cursor = await observer.execute(log, (mine,))
+            sent = [argument async for (argument,) in cursor]
+    asked = [[f"SELECT {i}", "SELECT 'streamed'"] for i in range(3)]
+    assert sent == [*first, *itertools.chain(*asked), ""]  # the last is the goodbye
 
 
 async def leave_transaction(connection: Connection) -> None:

@@ -18,6 +18,7 @@ from respool_postgres import Connection, PostgresAdapter
 import respool
 from respool.abc import Verdict
 from respool.testing import check_adapter
+from tests.adapters.asking import value
 from tests.servers import PgBouncerServer, PostgresServer
 
 
@@ -28,12 +29,6 @@ async def opened(adapter: PostgresAdapter[Any]) -> AsyncIterator[Connection[Any]
         yield connection
     finally:
         await adapter.close(connection)
-
-
-async def value(connection: Connection[Any], query: str, *params: Any) -> Any:
-    row = await (await connection.execute(query, params)).fetchone()
-    assert row is not None
-    return row[0]
 
 
 async def test_contract(server: PostgresServer) -> None:

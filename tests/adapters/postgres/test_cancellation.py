@@ -17,15 +17,10 @@ from respool_postgres import Connection
 from respool_postgres._cancelling import CancelRequest
 
 from respool.testing import cancel_everywhere
+from tests.adapters.asking import value
 from tests.servers import PostgresServer
 
 AT_ONCE = 0.5  # seconds. It takes a thousandth of that, but machines that run tests are busy; queries here take 60
-
-
-async def value(connection: Connection[Any], query: str, *params: Any) -> Any:
-    row = await (await connection.execute(query, params)).fetchone()
-    assert row is not None
-    return row[0]
 
 
 async def interrupt(operation: Callable[[], Awaitable[object]], *, after: float = 0.03) -> None:

@@ -20,14 +20,8 @@ from psycopg.rows import class_row, dict_row, namedtuple_row, scalar_row
 from psycopg.types.json import Jsonb
 from respool_postgres import Connection
 
+from tests.adapters.asking import value
 from tests.servers import PostgresServer
-
-
-async def value(connection: Connection[Any], query: str, *params: Any) -> Any:
-    cursor = await connection.execute(query, params)
-    row = await cursor.fetchone()
-    assert row is not None
-    return row[0]
 
 
 async def numbers(connection: Connection[Any], count: int = 0) -> None:

@@ -11,33 +11,17 @@ from psycopg import errors as e
 from respool_postgres import Connection, PostgresAdapter
 
 import respool
+from tests.adapters.asking import every_resource_works, value
 from tests.fault_proxy import PASS, Fault, FaultProxy
 from tests.servers import PostgresServer
 
 
-async def value(connection: Connection[Any], query: str, *params: Any) -> Any:
-    row = await (await connection.execute(query, params)).fetchone()
-    assert row is not None
-    return row[0]
+async def number(connection: Connection[Any], i: int) -> None:
+    assert await value(connection, "SELECT %s::int FROM pg_sleep(0.01)", i) == i
 
 
-async def serves(pool: respool.Pool[Connection], *, within: float = 10.0) -> None:
-    """Every resource of the pool works, soon."""
-    with trio.fail_after(within):
-        while True:
-            try:
-                async with trio.open_nursery() as nursery:
-                    for i in range(pool.statistics().max_size):
-
-                        @nursery.start_soon
-                        async def _(i: int = i) -> None:
-                            async with pool.acquire() as connection:
-                                assert await value(connection, "SELECT %s::int FROM pg_sleep(0.01)", i) == i
-
-            except* (e.OperationalError, respool.PoolError):
-                await trio.sleep(0.02)
-            else:
-                return
+async def serves(pool: respool.Pool[Connection]) -> None:
+    await every_resource_works(pool, number, e.OperationalError)
 
 
 async def test_200_timed_out_queries_cost_no_reconnect_and_leave_nothing_running(server: PostgresServer) -> None:
