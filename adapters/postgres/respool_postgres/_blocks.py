@@ -2,6 +2,9 @@
 
 psycopg ends these blocks by talking to the server. A cancelled task must leave at once instead: it notes on the
 connection what remains to be done, and whoever uses the connection next does that first.
+
+A block may also outlive its borrower's lease. `restore`, which gives the connection a new lock, has ended it by then:
+what it would end now is the next borrower's.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import trio
-from psycopg import AsyncPipeline, AsyncServerCursor, AsyncTransaction
+from psycopg import AsyncConnection, AsyncPipeline, AsyncServerCursor, AsyncTransaction
 from psycopg import errors as e
 from psycopg.rows import Row
 
@@ -38,6 +41,7 @@ class Transaction(AsyncTransaction):
     __module__ = "respool_postgres"
 
     async def __aenter__(self) -> Self:
+        self._lock = self._conn.lock
         try:
             return await super().__aenter__()
         except trio.Cancelled:
@@ -47,11 +51,19 @@ class Transaction(AsyncTransaction):
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
     ) -> bool:
+        if self._conn.lock is not self._lock:
+            return self._end_too_late(exc_val)
         try:
             return await super().__aexit__(exc_type, exc_val, exc_tb)
         except trio.Cancelled:
             self._leave()
             raise
+
+    def _end_too_late(self, exc_val: BaseException | None) -> bool:
+        self.status = self.Status.FAILED
+        if exc_val is None:
+            raise e.ProgrammingError("the transaction block has outlived its borrower's lease, and was rolled back")
+        return False
 
     def _leave(self) -> None:
         if self.status is self.Status.ACTIVE:  # begun, and its end not begun
@@ -67,10 +79,17 @@ class ServerCursor(AsyncServerCursor[Row]):
     """psycopg's server-side cursor. Left by a cancelled task, it is closed when the connection is next used."""
 
     __module__ = "respool_postgres"
-    __slots__ = ()
+    __slots__ = ("_lock",)
+
+    def __init__(self, connection: AsyncConnection[Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(connection, *args, **kwargs)
+        self._lock = connection.lock
 
     async def close(self) -> None:
         """Close the cursor, here and on the server."""
+        if self._conn.lock is not self._lock:
+            self._close()
+            return
         try:
             await super().close()
         except trio.Cancelled:
@@ -93,6 +112,10 @@ class Pipeline(AsyncPipeline):
     interrupted = False
     """Whether results have been lost, so that the rest cannot be told apart any more."""
 
+    def __init__(self, connection: Connection[Any], **kwargs: Any) -> None:
+        super().__init__(connection, **kwargs)
+        self._entered_under: object = connection.lock
+
     def forget(self) -> None:
         """Start again with nothing sent and nothing expected."""
         self.command_queue.clear()
@@ -101,6 +124,8 @@ class Pipeline(AsyncPipeline):
 
     def _exit_gen(self) -> PQGen[None]:
         # psycopg's own fetches in a `finally`, and so cannot be abandoned.
+        if self._outlived():
+            raise e.ProgrammingError("the pipeline block has outlived its borrower's lease: its results are lost")
         if self.interrupted:
             return
         try:
@@ -112,7 +137,10 @@ class Pipeline(AsyncPipeline):
         yield from self._fetch_gen(flush=True)
 
     def _exit(self, exc: BaseException | None) -> None:
-        if self.interrupted or isinstance(sys.exception(), trio.Cancelled):
+        if self.interrupted or self._outlived() or isinstance(sys.exception(), trio.Cancelled):
             self.level -= 1
         else:
             super()._exit(exc)
+
+    def _outlived(self) -> bool:
+        return self._conn.lock is not self._entered_under

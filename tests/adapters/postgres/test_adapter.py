@@ -217,6 +217,16 @@ async def test_not_clean(server: PostgresServer) -> None:
             await connection.execute("LISTEN theirs")
             connection.add_notify_handler(print)
 
+        async def listen_and_iterate() -> None:
+            await connection.execute("LISTEN theirs")
+            async with aclosing(connection.notifies(timeout=0)) as notifications:
+                async for _ in notifications:
+                    pass
+
+        async def hear_oneself() -> None:
+            await connection.execute("LISTEN theirs")
+            await connection.execute("NOTIFY theirs")
+
         async def hear() -> None:
             await connection.execute("LISTEN theirs")
             await other.execute("NOTIFY theirs")
@@ -256,6 +266,8 @@ async def test_not_clean(server: PostgresServer) -> None:
             stream,
             pipeline,
             listen,
+            listen_and_iterate,
+            hear_oneself,
             hear,
             tpc,
             tpc_prepared,
@@ -275,7 +287,7 @@ async def test_not_clean(server: PostgresServer) -> None:
         await connection.tpc_rollback("theirs")
         rows_left, pipeline_left = left
         await rows_left.aclose()
-        with pytest.raises(e.OperationalError, match="pipeline"):
+        with pytest.raises(e.ProgrammingError, match="pipeline block has outlived its borrower's lease"):
             await pipeline_left.__aexit__(None, None, None)
         assert adapter.is_clean(connection)
 

@@ -401,6 +401,59 @@ async def test_an_iterator_left_behind_cannot_hurt_the_next_borrower(connection:
     assert await value(connection, "SELECT 'mine'") == "mine"
 
 
+@pytest.mark.parametrize("failed", [False, True])
+async def test_a_block_left_behind_cannot_end_the_next_borrowers_transaction(
+    connection: Connection, failed: bool
+) -> None:
+    await connection.execute("CREATE TEMP TABLE kept (i int)")
+    theirs = connection.transaction()
+    await theirs.__aenter__()
+    await connection.execute("INSERT INTO kept VALUES (1)")
+    await expect_usable(connection)
+    async with connection.transaction():
+        await connection.execute("INSERT INTO kept VALUES (2)")
+        if failed:
+            assert not await theirs.__aexit__(ValueError, ValueError("theirs"), None)
+        else:
+            with pytest.raises(e.ProgrammingError, match="outlived its borrower's lease"):
+                await theirs.__aexit__(None, None, None)
+        assert connection.info.transaction_status == TransactionStatus.INTRANS
+        assert await value(connection, "SELECT count(*) FROM kept") == 1
+    assert connection.is_clean()
+
+
+async def test_a_cursor_left_behind_cannot_fail_the_next_borrowers_transaction(connection: Connection) -> None:
+    await connection.execute("BEGIN")
+    theirs = connection.cursor("theirs")
+    await theirs.execute("SELECT 1")
+    await expect_usable(connection)
+    async with connection.transaction():
+        await theirs.close()
+        assert await value(connection, "SELECT 'mine'") == "mine"
+    assert theirs.closed
+
+
+@pytest.mark.parametrize("failed", [False, True])
+async def test_a_pipeline_left_behind_cannot_end_the_next_borrowers(
+    connection: Connection, failed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = connection.pipeline()
+    await theirs.__aenter__()
+    await connection.execute("SELECT 'theirs'")
+    await expect_usable(connection)
+    async with connection.pipeline():
+        cursor = await connection.execute("SELECT 'mine'")
+        if failed:
+            assert not await theirs.__aexit__(ValueError, ValueError("theirs"), None)
+            assert "outlived its borrower's lease" in caplog.text
+        else:
+            with pytest.raises(e.ProgrammingError, match="outlived its borrower's lease"):
+                await theirs.__aexit__(None, None, None)
+        assert connection.info.pipeline_status == PipelineStatus.ON
+        assert await cursor.fetchone() == ("mine",)
+    assert connection.is_clean()
+
+
 async def test_own_block_closes_when_it_is_cancelled(server: PostgresServer) -> None:
     with trio.move_on_after(0.03):
         async with await Connection.connect(server.url) as connection:
