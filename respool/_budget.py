@@ -64,6 +64,10 @@ class Budget:
             )
         self._protected += min_size
 
+    def room(self) -> int:
+        """How many more resources the pools could open now, if all that are idle were closed."""
+        return self.max_size - self.size + len(self._idle)
+
     def take(self, ledger: Ledger[Any], now: float, *, waited_for: bool) -> bool:
         """Ask for room for one resource of `ledger`'s. If there is none, it is called when its turn has come."""
         if self.size < self.max_size:

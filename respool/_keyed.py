@@ -83,6 +83,15 @@ class KeyedPool(Generic[K, T]):
         """
         return _KeyedAcquire(self, key, timeout, priority, transferable)
 
+    def room(self, key: K) -> int:
+        """How many more resources of `key` could be opened now, at the cost of idle ones of other keys if need be.
+
+        If there is none, whoever acquires waits until another returns one. Costs nothing to ask.
+        """
+        pool = self._pools.get(key)
+        size = 0 if pool is None else len(pool._ledger.entries)
+        return min(self.limits.max_size - size, self._budget.room())
+
     def retire_all(self) -> None:
         """Replace every resource of every key: idle ones now, lent ones when they come back."""
         for pool in list(self._pools.values()):

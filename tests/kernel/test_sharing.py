@@ -493,6 +493,21 @@ async def test_keys_are_served_fairly_when_the_global_limit_binds(autojump_clock
     assert len(served) > 60
 
 
+async def test_there_is_room_for_what_could_be_opened(autojump_clock: MockClock) -> None:
+    """Within both limits; what is idle under other keys could make room, what is lent could not."""
+    adapters = {key: GatedAdapter() for key in "abc"}
+    async with open_keyed_pool(adapters.__getitem__, max_size=4, max_per_key=2) as pool:
+        assert pool.room("a") == 2
+        async with pool.acquire("a"), pool.acquire("b"), pool.acquire("b"):
+            assert [pool.room(key) for key in "abc"] == [1, 0, 1]
+            async with pool.acquire("a"):
+                assert pool.room("c") == 0
+        await wait_all_tasks_blocked()
+        assert [pool.room(key) for key in "abc"] == [0, 0, 2]
+        await use_key(pool, "c")
+        assert [pool.room(key) for key in "abc"] == [1, 0, 1]
+
+
 async def test_keys_are_forgotten(autojump_clock: MockClock) -> None:
     """After thousands of keys nothing is left but what is idle: no task, and no memory."""
     adapter = GatedAdapter()

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 import trio
 
@@ -74,6 +74,7 @@ class Connection:
         self._expires = math.inf
         # Of the exchange under way, or the last one:
         self._read_timeout = self._write_timeout = math.inf
+        self._progress: Progress | None = None
         self._upload: Upload | None = None  # what is still to be sent, for as long as we mean to send it
         self._close = False  # the request asked for the connection to end with it
         self._sent = self._sent_whole = False
@@ -169,10 +170,15 @@ class Connection:
         self._exchanges += 1
         self._close = head.close
         self._read_timeout, self._write_timeout = request.read_timeout, request.write_timeout
+        self._progress = request.progress
         parser = ResponseParser(head.method, self._max_header_size)
         try:
+            if self._progress is not None:
+                await self._progress.sending()
             if chunks is None and len(content) <= _INLINE_BODY and not head.expect_continue:
                 self._send_at_once(head.wire + content)
+                if self._progress is not None and self._sent_whole:
+                    await self._progress.sent()
             else:
                 request.upload = self._upload = Upload(head, iter((content,)) if chunks is None else chunks)
                 if head.expect_continue:
@@ -224,15 +230,15 @@ class Connection:
 
     async def _read_head(self, parser: ResponseParser) -> None:
         """The rest of a head, or a whole one after interim responses."""
-        while not parser.head_begun:
-            self.feed(parser, await self.receive())
-            if parser.status_code:
-                return
-        with trio.move_on_after(_HEAD_SECONDS):
-            while not parser.status_code:
+        while not parser.status_code:
+            if not parser.head_begun:
                 self.feed(parser, await self.receive())
-        if not parser.status_code:
-            raise ProtocolError(f"the response's head was not complete {_HEAD_SECONDS:g} s after its first byte")
+                continue
+            with trio.move_on_after(_HEAD_SECONDS):
+                while parser.head_begun:
+                    self.feed(parser, await self.receive())
+            if parser.head_begun:
+                raise ProtocolError(f"a response's head was not complete {_HEAD_SECONDS:g} s after its first byte")
 
     def feed(self, parser: ResponseParser, data: bytes) -> None:
         """Hand what `receive` returned to the parser, and settle the exchange when that was the end of it."""
@@ -316,12 +322,10 @@ class Connection:
 
     async def _send_some(self, upload: Upload) -> None:
         """One step: send what fits of the body's next piece, or wait until something does, or arrives."""
-        if not upload.pending and not await upload.load():
-            self._upload = None
-            self._sent_whole = True
-            return
         if not upload.pending:
-            return  # a piece may be empty
+            await self._load(upload)
+        if not upload.pending:
+            return  # a piece may be empty, and at the end there is none
         try:
             upload.pending = upload.pending[self._wire.send_nowait(upload.pending) :]
             self._sent = True
@@ -333,15 +337,44 @@ class Connection:
         except OSError:
             self._upload = None  # the server takes no more; what it has to say about that is still to be read
 
+    async def _load(self, upload: Upload) -> None:
+        if self._progress is not None:
+            await self._progress.sending_body()
+        if await upload.load():
+            return
+        self._upload = None
+        self._sent_whole = True
+        if self._progress is not None:
+            await self._progress.sent()
+
     def _broken(self) -> ServerDisconnected:
         return self.disconnected("the connection broke before the response was complete")
+
+
+class Progress(Protocol):
+    """Who is told of an exchange's steps, if anybody is to be: see `respool_http._trace`."""
+
+    async def sending(self) -> None: ...
+    async def sending_body(self) -> None: ...
+    async def sent(self) -> None: ...
+    async def failed(self, error: BaseException) -> None: ...
 
 
 class RequestContext:
     """One exchange, as an asynchronous context manager: entering sends the request, leaving ends the exchange."""
 
     # A hand-written class because one is made for every request. No repr: targets may hold a token, as headers may.
-    __slots__ = ("body", "connection", "headers", "method", "read_timeout", "target", "upload", "write_timeout")
+    __slots__ = (
+        "body",
+        "connection",
+        "headers",
+        "method",
+        "progress",
+        "read_timeout",
+        "target",
+        "upload",
+        "write_timeout",
+    )
 
     def __init__(
         self,
@@ -361,6 +394,7 @@ class RequestContext:
         self.read_timeout = read_timeout
         self.write_timeout = write_timeout
         self.upload: Upload | None = None
+        self.progress: Progress | None = None
 
     def __aenter__(self) -> Coroutine[Any, Any, Response]:
         return self.connection.begin(self)

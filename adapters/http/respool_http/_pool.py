@@ -16,7 +16,7 @@ import respool
 from respool.abc import Verdict
 
 from ._adapter import HTTPAdapter
-from ._connection import Connection, RequestContext
+from ._connection import Connection, Progress, RequestContext
 from ._errors import HTTPError, InvalidRequest, ServerDisconnected
 from ._origin import Origin, Proxy, split_url
 from ._parser import MAX_BODY_SIZE, MAX_HEADER_SIZE
@@ -26,9 +26,6 @@ from ._response import Response
 __all__ = ["HTTPPool", "PooledRequest", "RequestOptions", "open_http_pool"]
 
 _IDEMPOTENT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE"})  # RFC 9110, 9.2.2
-
-_RENEW_SECONDS: Final = 10.0
-"""Longest time to open a fresh connection in place of a stale one: ``open_timeout``'s default."""
 
 
 class RequestOptions(TypedDict, total=False):
@@ -102,13 +99,14 @@ class HTTPPool:
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
         lease = self.connections.acquire(origin, timeout=acquire_timeout)
-        return PooledRequest(lease, method, target, **options)
+        connect_timeout = self.connections.limits.open_timeout
+        return PooledRequest(lease, method, target, connect_timeout=connect_timeout, **options)
 
 
 class PooledRequest(RequestContext):
     """A lease and an exchange on it, in one block; the connection may have gone stale in the pool."""
 
-    __slots__ = ("_lease", "_retries")
+    __slots__ = ("_connect_timeout", "_lease", "_retries")
 
     def __init__(
         self,
@@ -120,6 +118,9 @@ class PooledRequest(RequestContext):
         read_timeout: float = math.inf,
         write_timeout: float = math.inf,
         retries: int = 0,
+        *,
+        connect_timeout: float,
+        progress: Progress | None = None,
     ) -> None:
         self._lease = lease
         self.method = method
@@ -129,7 +130,9 @@ class PooledRequest(RequestContext):
         self.read_timeout = read_timeout
         self.write_timeout = write_timeout
         self.upload = None
+        self.progress = progress
         self._retries = retries
+        self._connect_timeout = connect_timeout
 
     async def __aenter__(self) -> Response:
         self.connection = await self._lease.__aenter__()
@@ -139,6 +142,8 @@ class PooledRequest(RequestContext):
                 try:
                     return await self.connection.begin(self)
                 except ServerDisconnected as error:
+                    if self.progress is not None:
+                        await self.progress.failed(error)
                     if not self._may_repeat(error, reused=reused):
                         raise
                 await self._renew()
@@ -157,7 +162,7 @@ class PooledRequest(RequestContext):
 
     async def _renew(self) -> None:
         try:
-            with trio.fail_after(_RENEW_SECONDS):
+            with trio.fail_after(self._connect_timeout):
                 await self.connection.renew()
         except (OSError, HTTPError, trio.TooSlowError) as error:
             raise respool.OpenFailed("cannot open a fresh connection in place of one that the server closed") from error

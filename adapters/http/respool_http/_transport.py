@@ -1,4 +1,4 @@
-"""What httpx's and httpx2's transports share: they differ in nothing but their module's name.
+"""httpx's and httpx2's transports, which differ in nothing but their module's name.
 
 A transport hands out a response whose body is read later, by somebody else, so the lease cannot be a block here: it
 lasts until `BodyStream.aclose`, which httpx's clients call. A body that has arrived whole with its head needs no
@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from types import ModuleType
 from typing import Any, Final
 
-import attrs
 import trio
 
 import respool
@@ -23,67 +22,80 @@ from ._errors import HTTPError, InvalidRequest, ProtocolError, ProxyError, ReadT
 from ._origin import Origin
 from ._pool import HTTPPool, PooledRequest
 from ._response import Response, UpgradedStream
+from ._trace import Trace
 
-__all__ = ["Answer", "BodyStream", "NetworkStream", "send", "translated", "without_max_hold"]
+__all__ = ["BodyStream", "NetworkStream", "PooledTransport", "translated"]
 
 _PORTS: Final = {"http": 80, "https": 443}
 _EXPECTED: Final = (HTTPError, respool.OpenFailed, respool.PoolTimeout, respool.PoolOverloaded)
 """What becomes one of httpx's exceptions. What the caller's own body raises, or a closed pool, stays as it is."""
 
 
-@attrs.frozen
-class Answer:
-    """A response in the terms of httpx's models. `body` is whole, or still to be read."""
+class PooledTransport:
+    """All of a transport but its base class. `handle_async_request` calls `_send`."""
 
-    status_code: int
-    headers: Sequence[tuple[bytes, bytes]]
-    body: bytes | BodyStream
-    extensions: dict[str, Any]
+    _library: ModuleType
+    _stream_type: type[BodyStream]
 
+    def __init__(self, pool: HTTPPool) -> None:
+        if pool.connections.limits.max_hold != math.inf:
+            # It cancels its borrowers' blocks, and a lease that is not a block cannot be cancelled.
+            raise ValueError("a transport's pool must not have max_hold: its responses outlive any block")
+        self._pool = pool
 
-def without_max_hold(pool: HTTPPool) -> HTTPPool:
-    """`pool`, unless it cancels its borrowers' blocks: a lease that is not a block cannot be cancelled."""
-    if pool.connections.limits.max_hold != math.inf:
-        raise ValueError("a transport's pool must not have max_hold: its responses outlive any block")
-    return pool
+    async def _send(self, request: Any) -> Any:
+        """Send an httpx request, return an httpx response. Raises httpx's exceptions."""
+        library, connections, extensions = self._library, self._pool.connections, request.extensions
+        timeouts: Mapping[str, float | None] = extensions.get("timeout", {})
+        connect_timeout = _seconds(timeouts.get("connect"))
+        trace = Trace(extensions["trace"], request) if "trace" in extensions else None
+        origin = _origin(library, request)
+        # The pool connects in the background and a request takes whichever connection comes first, so that there is one
+        # wait: for a connection to be opened where there is room for one, and otherwise for one to be returned.
+        to_connect = connections.room(origin) > 0
+        patience = connect_timeout if to_connect else _seconds(timeouts.get("pool"))
+        exchange = PooledRequest(
+            connections.acquire(origin, timeout=patience, transferable=True),
+            request.method,
+            extensions.get("target", request.url.raw_path).decode("ascii"),
+            request.headers.raw,
+            _body(library, request),
+            _seconds(timeouts.get("read")),
+            _seconds(timeouts.get("write")),
+            connect_timeout=min(connect_timeout, connections.limits.open_timeout),
+            progress=trace,
+        )
+        try:
+            response = await exchange.__aenter__()
+        except _EXPECTED as error:
+            if trace is not None:
+                await trace.failed(error)
+            if to_connect and isinstance(error, respool.PoolTimeout):
+                raise library.ConnectTimeout(str(error)) from error
+            raise translated(library, error) from error
+        stream = self._stream_type(library, exchange, response, trace)
+        network = NetworkStream(library, exchange.connection, response)
+        try:
+            return await self._answer(response, stream, network, trace)
+        except BaseException:
+            await stream.aclose()
+            raise
 
-
-async def send(pool: HTTPPool, library: ModuleType, request: Any) -> Answer:
-    """Send an httpx request through `pool`. Raises httpx's exceptions."""
-    extensions = request.extensions
-    timeouts: Mapping[str, float | None] = extensions.get("timeout", {})
-    origin = _origin(library, request)
-    exchange = PooledRequest(
-        pool.connections.acquire(origin, timeout=_patience(timeouts), transferable=True),
-        request.method,
-        extensions.get("target", request.url.raw_path).decode("ascii"),
-        request.headers.raw,
-        _body(library, request),
-        _seconds(timeouts.get("read")),
-        _seconds(timeouts.get("write")),
-    )
-    try:
-        response = await exchange.__aenter__()
-    except _EXPECTED as error:
-        if isinstance(error, respool.PoolTimeout) and _was_connecting(pool, origin):
-            raise library.ConnectTimeout(str(error)) from error
-        raise translated(library, error) from error
-    stream = BodyStream(library, exchange, response)
-    network = NetworkStream(library, exchange.connection, response)
-    body: bytes | BodyStream = stream
-    if response.has_arrived:
-        await stream.aclose()
-        body = await response.read_to_end()
-    return Answer(
-        response.status_code,
-        response.headers.raw,
-        body,
-        {
-            "http_version": response.http_version.encode(),
-            "reason_phrase": response.reason_phrase.encode("latin-1"),
-            "network_stream": network,
-        },
-    )
+    async def _answer(self, response: Response, stream: BodyStream, network: NetworkStream, trace: Trace | None) -> Any:
+        version, reason = response.http_version.encode(), response.reason_phrase.encode("latin-1")
+        if trace is not None:
+            await trace.sent()  # unless the response came before the request's end, this has been told
+            await trace.complete((version, response.status_code, reason, response.headers.raw))
+        elif response.has_arrived:
+            content = await response.read_to_end()
+            await stream.aclose()
+            stream = self._library.ByteStream(content)
+        return self._library.Response(
+            response.status_code,
+            headers=response.headers.raw,
+            stream=stream,
+            extensions={"http_version": version, "reason_phrase": reason, "network_stream": network},
+        )
 
 
 def _origin(library: ModuleType, request: Any) -> Origin:
@@ -92,16 +104,6 @@ def _origin(library: ModuleType, request: Any) -> Origin:
         raise library.UnsupportedProtocol(f"the URL must begin with http:// or https://, not {url.scheme!r}")
     host = url.raw_host.decode("ascii")
     return Origin(url.scheme, host, url.port or _PORTS[url.scheme], request.extensions.get("sni_hostname"))
-
-
-def _patience(timeouts: Mapping[str, float | None]) -> float:
-    """The pool connects in the background and a caller takes whichever comes first, so there is one wait, not two."""
-    return max(_seconds(timeouts.get("pool")), _seconds(timeouts.get("connect")))
-
-
-def _was_connecting(pool: HTTPPool, origin: Origin) -> bool:
-    statistics = pool.connections.statistics().keys.get(origin)
-    return statistics is not None and statistics.opening > 0
 
 
 def _seconds(timeout: float | None) -> float:
@@ -119,23 +121,35 @@ def _body(library: ModuleType, request: Any) -> bytes | AsyncIterator[bytes]:
 class BodyStream:
     """A response's body on its way in, and the lease of the connection it comes from."""
 
-    def __init__(self, library: ModuleType, exchange: PooledRequest, response: Response) -> None:
+    def __init__(self, library: ModuleType, exchange: PooledRequest, response: Response, trace: Trace | None) -> None:
         self._library = library
         self._exchange: PooledRequest | None = exchange
         self._response = response
+        self._trace = trace
 
-    async def receive_some(self) -> bytes:
-        """The next piece, ``b""`` at the end. Raises httpx's exceptions."""
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        # Raises httpx's exceptions.
+        if self._trace is not None:
+            await self._trace.start("receive_response_body")
         try:
-            return await self._response.receive_some()
+            while piece := await self._response.receive_some():
+                yield piece
         except _EXPECTED as error:
+            if self._trace is not None:
+                await self._trace.failed(error)
             raise translated(self._library, error) from error
+        if self._trace is not None:
+            await self._trace.complete()
 
     async def aclose(self) -> None:
         """End the exchange and the lease."""
         exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            await exchange.__aexit__(None, None, None)
+        if exchange is None:
+            return
+        await exchange.__aexit__(None, None, None)
+        if self._trace is not None:
+            await self._trace.start("response_closed")
+            await self._trace.complete()
 
 
 class NetworkStream:

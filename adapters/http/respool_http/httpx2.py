@@ -7,51 +7,34 @@
 
 Redirects, cookies, content codings, authentication and everything else httpx2's client does stay as they are; so do its
 exceptions, its timeouts and its streaming. The pool bounds connections (``limits`` has no effect), and knows about TLS
-and proxies (``verify``, ``cert`` and ``proxy`` have none). The request extensions ``timeout``, ``sni_hostname`` and
-``target`` work, ``trace`` does not.
+and proxies (``verify``, ``cert`` and ``proxy`` have none). The request extensions ``timeout``, ``sni_hostname``,
+``target`` and ``trace`` work; ``trace`` is told of everything but connecting, which the pool does by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import httpx2
 
-from ._pool import HTTPPool
-from ._transport import BodyStream, send, without_max_hold
+from ._transport import BodyStream, PooledTransport
 
 __all__ = ["PoolTransport"]
 
 
-class PoolTransport(httpx2.AsyncBaseTransport):
+class _Stream(BodyStream, httpx2.AsyncByteStream):
+    pass
+
+
+class PoolTransport(PooledTransport, httpx2.AsyncBaseTransport):
     """Sends the requests of an ``httpx2.AsyncClient`` through an `HTTPPool`, on Trio.
 
     Closing the client does not close the pool: its own block does. The pool must not have ``max_hold``, because a
     response lasts as long as the program likes.
     """
 
-    def __init__(self, pool: HTTPPool) -> None:
-        self._pool = without_max_hold(pool)
+    _library = httpx2
+    _stream_type = _Stream
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send one request. Raises httpx2's exceptions."""
-        answer = await send(self._pool, httpx2, request)
-        body = answer.body
-        return httpx2.Response(
-            answer.status_code,
-            headers=answer.headers,
-            stream=httpx2.ByteStream(body) if isinstance(body, bytes) else _Stream(body),
-            extensions=answer.extensions,
-        )
-
-
-class _Stream(httpx2.AsyncByteStream):
-    def __init__(self, body: BodyStream) -> None:
-        self._body = body
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while piece := await self._body.receive_some():
-            yield piece
-
-    async def aclose(self) -> None:
-        await self._body.aclose()
+        response: httpx2.Response = await self._send(request)
+        return response

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 import trustme
-from respool_http import HTTPAdapter, Origin, Proxy, ProxyError, ServerDisconnected
+from respool_http import HTTPAdapter, Origin, ProtocolError, Proxy, ProxyError, ServerDisconnected
 
 import respool
 from respool.abc import Verdict
@@ -196,6 +196,20 @@ async def test_tls_with_sni_and_alpn(
         assert connection.is_clean()
     assert names == ["respool.example"]
     assert chosen == ["http/1.1"]
+
+
+async def test_a_server_that_insists_on_http_2_is_refused(
+    nursery: trio.Nursery, authority: trustme.CA, server_context: MakeContext
+) -> None:
+    """Which it can only if the caller's own context offers it."""
+    context = server_context()
+    context.set_alpn_protocols(["h2"])
+    offering = ssl.create_default_context()
+    offering.set_alpn_protocols(["h2", "http/1.1"])
+    authority.configure_trust(offering)
+    origin = await serve(nursery, always(OK), context=context)
+    with pytest.raises(ProtocolError, match="chose 'h2'"):
+        await HTTPAdapter(origin, ssl_context=offering).open()
 
 
 async def test_certificates_are_verified_unless_you_say_otherwise(

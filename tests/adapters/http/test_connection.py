@@ -663,6 +663,30 @@ async def test_a_head_that_drips_is_given_up(nursery: trio.Nursery, mock_clock: 
         assert not connection.is_clean()
 
 
+async def test_a_server_may_think_for_long_after_an_interim_response(
+    nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    """However that one was cut up: only heads that have begun are bound to end soon."""
+
+    async def script(peer: Peer) -> None:
+        await peer.read_head()
+        await peer.send(b"HTTP/1.1 103 Early")
+        await wait_all_tasks_blocked(0.01)
+        await peer.send(b" Hints\r\nLink: x\r\n\r\n")
+        await trio.sleep(60)
+        await peer.send(OK)
+        await peer.receive()
+
+    async with connected(await serve(nursery, script)) as connection, trio.open_nursery() as waiting:
+
+        async def wait() -> None:
+            assert await get(connection) == b"ok"
+
+        waiting.start_soon(wait)
+        await wait_all_tasks_blocked(0.05)
+        mock_clock.jump(60)
+
+
 # Upgrade
 
 

@@ -6,6 +6,7 @@ import gzip
 import math
 import ssl
 from collections.abc import AsyncIterator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +18,7 @@ import respool_http.httpx2
 import trio
 import trio.testing
 import trustme
-from respool_http import HTTPPool, open_http_pool
+from respool_http import HTTPPool, ProtocolError, open_http_pool
 
 from .scripted import OK, Peer, always, once, serve
 
@@ -209,6 +210,8 @@ async def until(clock: trio.testing.MockClock, seconds: float) -> None:
 async def test_timeouts_are_theirs(
     client: Any, library: ModuleType, nursery: trio.Nursery, mock_clock: trio.testing.MockClock, timeout: str
 ) -> None:
+    """``pool`` is what a request waits for while all connections are lent, and ``connect`` has no say in it."""
+
     async def script(peer: Peer) -> None:
         await peer.read_head()
         await trio.sleep_forever()
@@ -225,16 +228,25 @@ async def test_timeouts_are_theirs(
         content = bytes(40_000_000) if timeout == "write" else b""
         with pytest.raises(error):
             await client.post(url, content=content, timeout=library.Timeout(**limits))
+        assert mock_clock.current_time() == 3
 
     async with trio.open_nursery() as posting:
         posting.start_soon(post)
-        await until(mock_clock, 3)
+        await until(mock_clock, 2)
+        await until(mock_clock, 1)
     nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("pool_timeout", [1.0, None])
 async def test_a_server_that_never_shakes_hands(
-    client: Any, library: ModuleType, nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+    client: Any,
+    library: ModuleType,
+    nursery: trio.Nursery,
+    mock_clock: trio.testing.MockClock,
+    pool_timeout: float | None,
 ) -> None:
+    """``connect`` is what a request waits for while a connection is opened, and ``pool`` has no say in it."""
+
     async def script(peer: Peer) -> None:
         while await peer.receive():
             pass
@@ -243,11 +255,48 @@ async def test_a_server_that_never_shakes_hands(
 
     async def get() -> None:
         with pytest.raises(library.ConnectTimeout):
-            await client.get(url, timeout=3)
+            await client.get(url, timeout=library.Timeout(None, connect=3, pool=pool_timeout))
+        assert mock_clock.current_time() == 3
 
     async with trio.open_nursery() as getting:
         getting.start_soon(get)
-        await until(mock_clock, 3)
+        await until(mock_clock, 2)
+        await until(mock_clock, 1)
+
+
+async def test_a_fresh_connection_in_place_of_a_stale_one_is_waited_for_as_long(
+    library: ModuleType, nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+) -> None:
+    """The server drops a kept connection as the next request arrives, and never accepts another."""
+    authority = trustme.CA()
+    server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(server_context)
+    client_context = ssl.create_default_context()
+    authority.configure_trust(client_context)
+    handshakes = trio.Semaphore(1)
+
+    async def script(stream: trio.SocketStream) -> None:
+        await handshakes.acquire()
+        peer = Peer(trio.SSLStream(stream, server_context, server_side=True, https_compatible=True), 0)
+        await peer.read_head()
+        await peer.send(OK)
+        await peer.read_head()
+        await trio.aclose_forcefully(stream)
+
+    listeners = await nursery.start(partial(trio.serve_tcp, host="127.0.0.1"), script, 0)
+    url = f"https://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+    async with open_http_pool(ssl_context=client_context) as pool, new_client(pool, library) as client:
+        assert (await client.get(url)).content == b"ok"
+
+        async def get() -> None:
+            with pytest.raises(library.ConnectTimeout):
+                await client.get(url, timeout=library.Timeout(None, connect=3))
+            assert mock_clock.current_time() == 3
+
+        async with trio.open_nursery() as getting:
+            getting.start_soon(get)
+            await until(mock_clock, 3)
+    nursery.cancel_scope.cancel()
 
 
 async def test_a_pool_that_revokes_leases_will_not_do(library: ModuleType) -> None:
@@ -281,6 +330,113 @@ async def test_extensions(client: Any, nursery: trio.Nursery) -> None:
     assert network.get_extra_info("else") is None
     with pytest.raises(RuntimeError, match="still speaks HTTP"):
         await network.read(1)
+
+
+class Log:
+    """A ``trace`` function that takes notes."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Any]] = []
+
+    async def __call__(self, event: str, info: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        self.events.append((event, info))
+
+    @property
+    def names(self) -> list[str]:
+        return [event.removeprefix("http11.") for event, _ in self.events]
+
+
+def started_and(end: str, *steps: str) -> list[str]:
+    return [f"{step}.{when}" for step in steps for when in ("started", end)]
+
+
+SENT = started_and("complete", "send_request_headers", "send_request_body")
+WHOLE = started_and("complete", "receive_response_headers", "receive_response_body", "response_closed")
+
+
+async def test_a_trace_is_told_of_every_step_as_it_is_taken(client: Any, nursery: trio.Nursery) -> None:
+    """And in httpcore's words."""
+    log = Log()
+    seen: list[list[str]] = []
+
+    async def script(peer: Peer) -> None:
+        while head := await peer.read_head():
+            if b"chunked" in head:
+                assert await peer.read_chunk() == b"a"
+                seen.append(log.names)
+                assert await peer.read_chunk() == b""
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            seen.append(log.names)
+            await peer.send(OK)
+
+    url = await serve(nursery, script)
+    received_nothing = [*SENT, "receive_response_headers.started"]
+    response = await client.get(url, extensions={"trace": log})
+    assert seen == [received_nothing]
+    assert log.names == [*SENT, *WHOLE]
+    assert [info["request"] for event, info in log.events if event.endswith("started")] == [response.request] * 5
+    results = [info["return_value"] for event, info in log.events if event.endswith("complete")]
+    assert results == [None, None, (b"HTTP/1.1", 200, b"OK", response.headers.raw), None, None]
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"a"
+        await trio.testing.wait_all_tasks_blocked(0.01)
+
+    log.events.clear()
+    await client.post(url, content=body(), extensions={"trace": log})
+    assert seen[1:] == [SENT[:-1], received_nothing]
+    assert log.names == [*SENT, *WHOLE]
+
+
+async def test_a_trace_is_told_of_failures_and_of_what_is_sent_once_more(
+    client: Any, library: ModuleType, nursery: trio.Nursery
+) -> None:
+    seen = 0
+
+    async def script(peer: Peer) -> None:
+        nonlocal seen
+        while await peer.read_head():
+            seen += 1
+            if seen == 2:
+                return
+            await peer.send([OK, b"", OK, OK[:-1], b"garbage"][seen - 1])
+            if seen == 4:
+                return
+
+    url = await serve(nursery, script)
+    await client.get(url)
+    log = Log()
+    await client.get(url, extensions={"trace": log})
+    failed = [*SENT, *started_and("failed", "receive_response_headers")]
+    assert log.names == [*failed, *SENT, *WHOLE]
+    log.events.clear()
+    with pytest.raises(library.RemoteProtocolError):
+        await client.get(url, extensions={"trace": log})
+    assert log.names == [*SENT, *WHOLE[:3], "receive_response_body.failed", *WHOLE[4:]]
+    log.events.clear()
+    with pytest.raises(library.RemoteProtocolError):
+        await client.get(url, extensions={"trace": log})
+    assert log.names == failed
+    assert isinstance(log.events[-1][1]["exception"], ProtocolError)
+
+
+@pytest.mark.parametrize("event", [*SENT, *WHOLE])
+async def test_a_trace_that_raises_costs_no_connection_for_good(
+    client: Any, pool: HTTPPool, nursery: trio.Nursery, event: str
+) -> None:
+    """The lease ends all the same, and the next request is served."""
+
+    async def trace(told: str, _info: object) -> None:
+        if told == f"http11.{event}":
+            raise ZeroDivisionError
+
+    url = await serve(nursery, always(OK))
+    with pytest.raises(ZeroDivisionError):
+        await client.get(url, extensions={"trace": trace})
+    assert (await client.get(url)).content == b"ok"
+    (statistics,) = pool.connections.statistics().keys.values()
+    assert statistics.lent == 0
 
 
 async def test_an_upgraded_connection(client: Any, library: ModuleType, nursery: trio.Nursery) -> None:
