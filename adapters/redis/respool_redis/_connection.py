@@ -148,7 +148,8 @@ class Connection(RedisCommands):
     # What the command classes ask for.
 
     def _exchange(self, commands: Commands, decode: Sequence[bool]) -> Awaitable[list[Any]]:
-        if self._session.is_silent or any(is_noted(args[0]) for args in commands):
+        noted = is_noted(commands[0][0]) or (len(commands) > 1 and any(is_noted(args[0]) for args in commands))
+        if noted or self._session.is_silent:
             return self._exchange_noted(commands, decode)
         return self._exchange_unnoted(commands, decode)
 

@@ -14,6 +14,7 @@ from respool_redis import Connection, NotSent, Redis, RedisAdapter, open_redis
 
 import respool
 from respool.testing import cancel_everywhere
+from tests.adapters.redis.slots import use_all
 from tests.fault_proxy import PASS, Fault, FaultProxy
 from tests.servers import RedisServer
 
@@ -72,20 +73,7 @@ async def test_a_hundred_thousand_commands_cancelled_at_random(url: str) -> None
 
         assert sum(counts.values()) == tasks * each
         assert min(counts["done"], counts["cancelled"]) > tasks * each / 100
-        async with trio.open_nursery() as nursery:
-            everybody = trio.Event()
-            holders: list[Connection] = []
-
-            async def hold() -> None:
-                async with redis.pool.acquire(timeout=10) as connection:
-                    holders.append(connection)
-                    assert await connection.echo("mine") == b"mine"
-                    if len(holders) == 5:
-                        everybody.set()
-                    await everybody.wait()
-
-            for _ in range(5):
-                nursery.start_soon(hold)
+        holders = await use_all(redis.pool, 5)
         assert await redis.dbsize() == 100
     assert all(holder.is_broken for holder in holders)
 
@@ -321,7 +309,49 @@ async def test_a_slow_server_pushes_back(url: str, proxy: FaultProxy) -> None:
         assert await redis.dbsize() < 300  # what was never sent was withdrawn
 
 
-@pytest.mark.parametrize("blow", ["kill", "pause", "restart", "client kill", "cut replies"])
+async def test_a_command_that_was_sent_is_not_repeated(url: str, proxy: FaultProxy) -> None:
+    """Its reply is cut off, and the server has done what it says: once."""
+    async with open_redis(proxy.redirect(url)) as redis:
+        await redis.set("n", 0)
+        proxy.fault = Fault(cut_to_client=1)
+        with pytest.raises(ConnectionError) as caught:
+            await redis.incr("n")
+        assert not isinstance(caught.value, NotSent)
+        proxy.fault = PASS
+        assert await redis.get("n") == b"1"
+
+
+async def test_commands_never_sent_are_sent_on_another_connection(url: str, proxy: FaultProxy) -> None:
+    """They stood behind one that was sent in part when the connection broke."""
+    outcomes: dict[str, Any] = {}
+
+    async with open_redis(proxy.redirect(url)) as redis:
+
+        async def put(key: str, value: bytes) -> None:
+            try:
+                outcomes[key] = await redis.set(key, value)
+            except ConnectionError as error:
+                outcomes[key] = type(error)
+
+        await redis.ping()
+        proxy.fault = Fault(silent=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(put, "large", bytes(50_000_000))
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            for number in range(20):
+                nursery.start_soon(put, f"small:{number}", b"v")
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert outcomes == {}
+            proxy.fault = PASS
+            proxy.reset_all()
+        assert outcomes.pop("large") is ConnectionError
+        assert outcomes == {f"small:{number}": True for number in range(20)}
+        assert await redis.dbsize() == 20
+
+
+@pytest.mark.parametrize(
+    "blow", ["kill", "pause", "restart", "client kill", "client pause", "maxclients", "cut replies"]
+)
 async def test_it_outlives_its_server(fresh_redis_server: RedisServer, blow: str, nursery: trio.Nursery) -> None:
     """Whatever happens in between: afterwards it serves, with right replies and all its connections."""
     server = fresh_redis_server
@@ -329,7 +359,7 @@ async def test_it_outlives_its_server(fresh_redis_server: RedisServer, blow: str
     await nursery.start(proxy.serve)
     wrong = []
 
-    async with open_redis(proxy.redirect(server.url), max_size=4) as redis, trio.open_nursery() as users:
+    async with open_redis(proxy.redirect(server.url), max_size=4) as redis:
 
         async def user(number: int) -> None:
             turn = 0
@@ -348,32 +378,46 @@ async def test_it_outlives_its_server(fresh_redis_server: RedisServer, blow: str
                 except (ConnectionError, ResponseError, respool.PoolError):
                     await trio.sleep(0.01)
 
-        for number in range(20):
-            users.start_soon(user, number)
-        await trio.sleep(0.2)
-        match blow:
-            case "kill":
-                server.kill()
-                await trio.sleep(0.1)
-                await trio.to_thread.run_sync(server.start)
-            case "restart":
-                await trio.to_thread.run_sync(server.stop)
-                await trio.to_thread.run_sync(server.start)
-            case "pause":
-                server.pause()
-                await trio.sleep(0.7)
-                server.resume()
-            case "client kill":
-                for _ in range(10):
-                    await redis.client_kill_filter(_type="normal", skipme=True)
-                    await trio.sleep(0.02)
-            case "cut replies":
-                for length in range(1, 20):
-                    proxy.fault = Fault(cut_to_client=length)
-                    await trio.sleep(0.01)
-                proxy.fault = PASS
-        await trio.sleep(0.3)
-        users.cancel_scope.cancel()
-    assert wrong == []
-    async with open_redis(proxy.redirect(server.url), max_size=4) as redis:
+        async with trio.open_nursery() as users:
+            for number in range(20):
+                users.start_soon(user, number)
+            await trio.sleep(0.2)
+            await strike(server, proxy, redis, blow)
+            await trio.sleep(0.3)
+            users.cancel_scope.cancel()
+        await use_all(redis.pool, 4)
         assert await redis.echo("mine") == b"mine"
+    assert wrong == []
+
+
+async def strike(server: RedisServer, proxy: FaultProxy, redis: Redis, blow: str) -> None:
+    match blow:
+        case "kill":
+            server.kill()
+            await trio.sleep(0.1)
+            await trio.to_thread.run_sync(server.start)
+        case "restart":
+            await trio.to_thread.run_sync(server.stop)
+            await trio.to_thread.run_sync(server.start)
+        case "pause":
+            server.pause()
+            await trio.sleep(0.7)
+            server.resume()
+        case "client kill":
+            for _ in range(10):
+                await redis.client_kill_filter(_type="normal", skipme=True)
+                await trio.sleep(0.02)
+        case "client pause":
+            await redis.client_pause(700)
+            await trio.sleep(0.8)
+        case "maxclients":
+            async with redis.client() as connection:
+                await connection.config_set("maxclients", 1)
+                await connection.client_kill_filter(_type="normal", skipme=True)
+                await trio.sleep(0.5)
+                await connection.config_set("maxclients", 100)
+        case "cut replies":
+            for length in range(1, 20):
+                proxy.fault = Fault(cut_to_client=length)
+                await trio.sleep(0.01)
+            proxy.fault = PASS
