@@ -300,7 +300,7 @@ class Ledger(Generic[T]):
         self._guard()
         excess = self._staying() - limits.max_size
         if excess > 0:
-            others = [entry for entry in self.entries if entry.state not in (IDLE, State.CLOSING)]
+            others = (entry for entry in self.entries if entry.state is not IDLE and self._stays(entry))
             self._doom([*self.idle, *others][:excess], Discard.RESIZED)
         self.due = min(self.due, now)  # max_idle may apply to what min_size no longer protects
         self.provide(now)
@@ -531,7 +531,11 @@ class Ledger(Generic[T]):
 
     def _staying(self) -> int:
         """Resources that are not being closed, nor will be as soon as they come back."""
-        return sum(entry.state is not State.CLOSING and entry.doom is None for entry in self.entries)
+        return sum(map(self._stays, self.entries))
+
+    @staticmethod
+    def _stays(entry: Entry[T]) -> bool:
+        return entry.state is not State.CLOSING and entry.doom is None
 
     def _next_due(self, now: float) -> float:
         due = self.queue.next_look()

@@ -610,6 +610,8 @@ class LedgerMachine(RuleBasedStateMachine):
         # A pool that was made smaller has too many until they have been closed.
         assert len(ledger.entries) <= max(limits.max_size, self.size)
         self.size = len(ledger.entries)
+        staying = [entry for entry in ledger.entries if entry.state is not State.CLOSING and entry.doom is None]
+        assert len(staying) <= limits.max_size
         assert all(len(entry.leases) <= self.books.share for entry in ledger.entries)
         assert [entry for entry in ledger.idle if entry.state is not State.IDLE] == []
         assert len(set(ledger.idle)) == len(ledger.idle) == states[State.IDLE]

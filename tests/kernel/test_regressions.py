@@ -201,6 +201,23 @@ async def test_a_pool_made_smaller_closes_what_is_too_many(autojump_clock: MockC
         assert adapter.present == 1
 
 
+async def test_a_pool_made_smaller_does_not_count_on_what_leaves_anyway(autojump_clock: MockClock) -> None:
+    """What it doomed for being too many had partly been doomed before, and the pool stayed too large for good."""
+    adapter = GatedAdapter()
+    async with open_pool(adapter, max_size=40, max_opening=40) as pool:
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(use, pool, 1)
+            await wait_all_tasks_blocked()
+            pool.retire_all()
+            for _ in range(20):
+                nursery.start_soon(use, pool, 1)
+            await wait_all_tasks_blocked()
+            pool.resize(max_size=1)
+        await wait_all_tasks_blocked()
+        assert adapter.present == 1
+
+
 async def test_a_pool_made_larger_serves_those_who_wait(autojump_clock: MockClock) -> None:
     """At once, not when somebody comes back or upkeep looks around."""
     adapter = GatedAdapter()
