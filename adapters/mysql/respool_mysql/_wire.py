@@ -407,6 +407,8 @@ class Wire(connections.Connection):
 
     def lost(self, error: OSError | EOFError) -> err.OperationalError:
         """Close, and return what PyMySQL would raise for `error`."""
+        if self._sock is None:
+            raise trio.ClosedResourceError("another task has closed this MySQL connection") from error
         sending = self._sock.sending
         self._force_close()
         if sending:

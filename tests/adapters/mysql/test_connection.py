@@ -483,6 +483,36 @@ async def test_closing_under_another_task_wakes_it(connection: Connection) -> No
     assert connection.closed
 
 
+class ClosesAsTheReplyArrives(trio.abc.Instrument):
+    """Closes a connection under a task at the moment when what it waits for has come, before it has run."""
+
+    def __init__(self, connection: Connection, victim: trio.lowlevel.Task) -> None:
+        self.connection = connection
+        self.victim = victim
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if task is self.victim:
+            self.connection.close()
+
+
+async def test_closing_under_another_task_whose_reply_has_just_arrived(connection: Connection) -> None:
+    """It is told the same; it was told of an attribute that nothing has. A pool that ends does that."""
+    tasks: list[trio.lowlevel.Task] = []
+
+    async def execute() -> None:
+        tasks.append(trio.lowlevel.current_task())
+        with pytest.raises(trio.ClosedResourceError):
+            await connection.execute("SELECT SLEEP(0.1)")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(execute)
+        await trio.testing.wait_all_tasks_blocked()
+        instrument = ClosesAsTheReplyArrives(connection, *tasks)
+        trio.lowlevel.add_instrument(instrument)
+    trio.lowlevel.remove_instrument(instrument)
+    assert connection.closed
+
+
 async def test_load_data_local(server: MariaDBServer, connection: Connection, tmp_path: Path) -> None:
     """Only when asked for; a file larger than one packet arrives whole."""
     file = tmp_path / "numbers"
