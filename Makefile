@@ -4,21 +4,33 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BENCH := .venv-bench
+OLDEST := .venv-oldest
 DISTRIBUTIONS := . $(patsubst %/pyproject.toml,%,$(wildcard adapters/*/pyproject.toml))
 INPUTS := Makefile $(addsuffix /pyproject.toml,$(DISTRIBUTIONS))
 
-.PHONY: test check demo bench soak mutants docs build servers clean
+.PHONY: test oldest check audit demo bench soak mutants docs build servers clean
+
+# The same commit gives the same bytes.
+export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null)
 
 test: $(VENV)/installed servers
 	$(BIN)/pytest $(ARGS)
+
+oldest: $(OLDEST)/installed servers
+	$(OLDEST)/bin/pytest $(ARGS)
 
 check: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/basedpyright
-	$(BIN)/pytest --quiet tests/house/test_imports.py
+	$(BIN)/zizmor --quiet --offline .github
+	$(BIN)/pytest --quiet tests/house/test_imports.py tests/house/test_dependencies.py
+	@$(BIN)/python -m tests.audit
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs docs/_build/html
+
+audit: $(VENV)/installed
+	@$(BIN)/python -m tests.audit $(ARGS)
 
 demo: $(VENV)/installed
 	@tests/servers/install || true # the demo also has something to show without
@@ -45,7 +57,7 @@ servers:
 	@tests/servers/install
 
 clean:
-	rm -rf $(VENV) $(BENCH) build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) $(OLDEST) build dist docs/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # $(1): a virtual environment, $(2): what goes into it. One call at a time; pip before 25.1 does not know --group.
@@ -60,6 +72,10 @@ endef
 
 $(VENV)/installed: $(INPUTS)
 	$(call install,$(VENV),--group dev)
+
+$(OLDEST)/installed: $(INPUTS)
+	mkdir -p build && $(PYTHON) -m tests.oldest > build/oldest.txt
+	$(call install,$(OLDEST),--group test --constraint build/oldest.txt)
 
 $(BENCH)/installed: $(INPUTS)
 	$(call install,$(BENCH),--group bench)

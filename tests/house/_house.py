@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,12 @@ def project(path: Path) -> dict[str, Any]:
     """The ``[project]`` table of a pyproject.toml."""
     table: dict[str, Any] = tomllib.loads(path.read_text())["project"]
     return table
+
+
+def dependencies(path: Path) -> list[str]:
+    """What a pyproject.toml says is needed, extras included."""
+    table = project(path)
+    return [*table["dependencies"], *itertools.chain(*table.get("optional-dependencies", {}).values())]
 
 
 def modules(package: Path) -> dict[str, Path]:

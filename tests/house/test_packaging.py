@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +35,26 @@ def test_adapters_ship_types_licence_and_readme(package: Path) -> None:
     assert (package / "py.typed").exists()
     assert (package.parent / "README.md").read_text().startswith(f"# respool-{package.parent.name}\n")
     assert project(package.parent / "pyproject.toml")["license"] == "MIT"
+
+
+@pytest.mark.parametrize("path", PROJECTS, ids=lambda path: path.parent.name)
+def test_the_same_commit_gives_the_same_bytes(path: Path, tmp_path: Path) -> None:
+    """Wherever and whenever it is built, so that anybody can check that what is published was built from it."""
+    built = [_build(path.parent, tmp_path / name, moment) for name, moment in (("here", 1e9), ("elsewhere", 1.5e9))]
+    assert len(built[0]) == 2
+    assert built[0] == built[1]
+
+
+def _build(distribution: Path, place: Path, moment: float) -> dict[str, bytes]:
+    """Copy a distribution to a place, date all its files to a moment, and build them."""
+    ignored = shutil.ignore_patterns(".*", "adapters", "build", "dist", "docs", "tests", "__pycache__")
+    shutil.copytree(distribution, place / "source", ignore=ignored)
+    for file in (place / "source").rglob("*"):
+        os.utime(file, (moment, moment))
+    command = [sys.executable, "-m", "hatchling", "build", "-d", str(place / "dist")]
+    environment = os.environ | {"SOURCE_DATE_EPOCH": "1700000000"}
+    subprocess.run(command, cwd=place / "source", env=environment, capture_output=True, check=True)
+    return {file.name: file.read_bytes() for file in (place / "dist").iterdir()}
 
 
 def test_changelog_has_room_for_the_next_change() -> None:
