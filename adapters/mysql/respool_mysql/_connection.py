@@ -29,7 +29,7 @@ from pymysql.constants import CR, ER
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._cursors import Args, Cursor, cursor_class
-from ._wire import IN_TRANSACTION, Wire, query_packet
+from ._wire import IN_TRANSACTION, Wire
 
 logger = logging.getLogger("respool.mysql")
 
@@ -80,6 +80,7 @@ class Connection:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
+        self._cursor_class = cursor_class(wire.cursorclass)
         self._greenlet: greenlet | None = None
         self._busy = False
         self._unfinished: _Unfinished | None = None  # what the greenlet is stuck in
@@ -131,12 +132,13 @@ class Connection:
         data = sql.encode(wire.encoding) if isinstance(sql, str) else sql
         self._busy = True
         try:
-            if not wire.can_query(data):
+            packet = wire.begin_query(data)
+            if packet is None:
                 await self._do(wire.query, data, unbuffered)
                 return
-            sock = wire.begin_query()
+            sock = wire._sock
             try:
-                await sock.send_all(query_packet(data))
+                await sock.send_all(packet)
                 await sock.gather(5)
             except (EOFError, OSError) as exc:
                 raise wire.lost(exc) from exc
@@ -360,7 +362,7 @@ class Connection:
 
         Use it in ``async with``. ``await conn.cursor()`` works as well, as in aiomysql.
         """
-        return cursor_class(cursor or self._wire.cursorclass)(self)
+        return self._cursor_class(self) if cursor is None else cursor_class(cursor)(self)
 
     async def execute(self, query: str, args: Args = None) -> Cursor[Any]:
         """Execute `query` with a new cursor, and return the cursor, as psycopg's connections do."""

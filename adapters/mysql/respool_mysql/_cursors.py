@@ -193,7 +193,7 @@ class Cursor(Generic[Row]):
 
     def _has_more(self) -> bool:
         result = self._cursor._result
-        return result is not None and result is self._connection._wire._result and bool(result.has_next)
+        return result is not None and bool(result.has_next) and result is self._connection._wire._result
 
 
 class DictCursor(Cursor[dict[str, Any]]):

@@ -91,7 +91,7 @@ class Socket:
         parts = [rest] if rest else []
         try:
             while missing > 0:
-                part = await self.receive(max(CHUNK, min(missing, 16 * CHUNK)))
+                part = await self.receive(CHUNK if missing < CHUNK else min(missing, 16 * CHUNK))
                 if not part:
                     raise EOFError
                 parts.append(part)

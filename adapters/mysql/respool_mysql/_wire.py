@@ -329,11 +329,6 @@ class Result(connections.MySQLResult):
             raise err.OperationalError(ER.FILE_NOT_FOUND, f"Can't open file {filename!r}: {failure}") from failure
 
 
-def query_packet(sql: bytes) -> bytes:
-    """What is sent to have a short query executed."""
-    return _command(len(sql) + 1, COMMAND.COM_QUERY) + sql
-
-
 class Wire(connections.Connection):
     """PyMySQL's connection over a `Socket`. Construct it with ``defer_connect=True``; `copy` it, then `connect`."""
 
@@ -551,16 +546,15 @@ class Wire(connections.Connection):
 
     # A query outside the greenlet, for `Connection.query`
 
-    def can_query(self, sql: bytes) -> bool:
-        """Whether `sql` can be sent as it is, and at once."""
-        return self._sock is not None and len(sql) < SHORT and not (self._result is not None and self._result.has_next)
-
-    def begin_query(self) -> Socket:
-        """Get ready for the reply to a `query_packet`; return where to send it."""
+    def begin_query(self, sql: bytes) -> bytes | None:
+        """Get ready for the reply to `sql`; return the packet to send. None if it is not so simple."""
+        result = self._result
+        if self._sock is None or len(sql) >= SHORT or (result is not None and result.has_next):
+            return None
         self._result = None
         self._next_seq_id = 1
         self._reply_pending = self.used = True
-        return self._sock
+        return _command(len(sql) + 1, COMMAND.COM_QUERY) + sql
 
     def take_result(self, unbuffered: bool) -> bool:
         """Read the reply to a query if it is here; whether it was. The rest is left to `finish_result`."""
