@@ -64,6 +64,7 @@ _IDLE = pq.TransactionStatus.IDLE
 _ACTIVE = pq.TransactionStatus.ACTIVE
 _INTRANS = pq.TransactionStatus.INTRANS
 _INERROR = pq.TransactionStatus.INERROR
+_COPYING = (pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT)
 
 _ENDINGS = frozenset(
     function.__code__
@@ -425,15 +426,17 @@ class Connection(AsyncConnection[Row]):
         """Make the connection clean: recover, roll back, stop listening, and set its attributes as they were kept.
 
         Session state on the server stays as it is. Whoever still holds an iterator or a block of the last borrower's
-        can do no harm with it.
+        can do no harm with it; that cannot be said of a COPY whose block is still open.
 
         Returns:
           whether an idle transaction had been left open.
 
         Raises:
-          psycopg.OperationalError: the connection is lost.
+          psycopg.OperationalError: the connection is lost, or a COPY block is still open.
         """
         self._check_connection_ok()
+        if self.lock.locked() and self._is_copying():
+            raise e.OperationalError("a COPY block has outlived its borrower's lease: it could copy for the next one")
         left_open = self.pgconn.transaction_status == _INTRANS and not self._owed
         self.lock = ExchangeLock()
         self._pipeline = None
@@ -447,6 +450,12 @@ class Connection(AsyncConnection[Row]):
         self._settings.restore(self)
         self.used = False
         return left_open
+
+    def _is_copying(self) -> bool:
+        if self.pgconn.is_busy():
+            return False
+        result = self.pgconn.get_result()  # which libpq repeats for as long as the COPY lasts
+        return result is not None and result.status in _COPYING
 
     async def _stop_listening(self) -> None:
         """Take whatever arrived unasked. Notifications were for the last borrower, so no more shall come."""

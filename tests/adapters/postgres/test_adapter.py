@@ -213,6 +213,15 @@ async def test_not_clean(server: PostgresServer) -> None:
             await left[-1].__aenter__()
             await connection.execute("SELECT 1")
 
+        async def empty_pipeline() -> None:
+            left.append(connection.pipeline())
+            await left[-1].__aenter__()
+
+        async def block_ended_by_hand() -> None:
+            left.append(connection.transaction())
+            await left[-1].__aenter__()
+            await connection.execute("ROLLBACK")
+
         async def listen() -> None:
             await connection.execute("LISTEN theirs")
             connection.add_notify_handler(print)
@@ -265,6 +274,8 @@ async def test_not_clean(server: PostgresServer) -> None:
             copy_by_mistake,
             stream,
             pipeline,
+            empty_pipeline,
+            block_ended_by_hand,
             listen,
             listen_and_iterate,
             hear_oneself,
@@ -285,10 +296,11 @@ async def test_not_clean(server: PostgresServer) -> None:
             assert await value(connection, "SELECT 1") == 1
             assert await value(connection, "SELECT count(*) FROM pg_listening_channels()") == 0
         await connection.tpc_rollback("theirs")
-        rows_left, pipeline_left = left
+        rows_left, *blocks_left = left
         await rows_left.aclose()
-        with pytest.raises(e.ProgrammingError, match="pipeline block has outlived its borrower's lease"):
-            await pipeline_left.__aexit__(None, None, None)
+        for block in blocks_left:
+            with pytest.raises(e.ProgrammingError, match="block has outlived its borrower's lease"):
+                await block.__aexit__(None, None, None)
         assert adapter.is_clean(connection)
 
 

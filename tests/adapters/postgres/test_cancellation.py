@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import pytest
@@ -114,6 +114,7 @@ async def test_a_cancel_request_under_way_cannot_hit_the_next_query(fresh_postgr
     os.kill(server.process_id, signal.SIGSTOP)
     with pytest.raises(e.CancellationTimeout):
         await connection.cancel_safe(timeout=0.1)
+    assert not connection.is_clean()
     async with trio.open_nursery() as nursery:
 
         @nursery.start_soon
@@ -303,6 +304,7 @@ async def test_a_server_side_cursor_is_closed(connection: Connection) -> None:
             await trio.sleep_forever()
 
     await interrupt(read)
+    assert not connection.is_clean()
     assert await value(connection, "SELECT count(*) FROM pg_cursors WHERE name = 'held'") == 0
 
 
@@ -452,6 +454,21 @@ async def test_a_pipeline_left_behind_cannot_end_the_next_borrowers(
         assert connection.info.pipeline_status == PipelineStatus.ON
         assert await cursor.fetchone() == ("mine",)
     assert connection.is_clean()
+
+
+@pytest.mark.parametrize("statement", ["COPY kept FROM STDIN", "COPY (SELECT generate_series(1, 100000)) TO STDOUT"])
+async def test_a_connection_with_a_copy_block_left_open_is_not_lent_again(
+    connection: Connection, statement: str
+) -> None:
+    """Its writes and its end would go into the COPY of the next borrower, and its reads would take from it."""
+    await connection.execute("CREATE TEMP TABLE kept (i int)")
+    theirs = connection.cursor().copy(statement)
+    await theirs.__aenter__()
+    with pytest.raises(e.OperationalError, match="COPY block has outlived its borrower's lease"):
+        await connection.restore()
+    await connection.close()
+    with suppress(e.OperationalError):  # only the end of writing needs a connection
+        await theirs.__aexit__(None, None, None)
 
 
 async def test_own_block_closes_when_it_is_cancelled(server: PostgresServer) -> None:
