@@ -47,6 +47,10 @@ async def silent(stream: trio.SocketStream) -> None:
         pass
 
 
+async def silent_and_deaf(_: trio.SocketStream) -> None:
+    await trio.sleep_forever()
+
+
 async def test_a_reader_that_leaves_hands_on() -> None:
     """The task that reads for all is cancelled; the others still get their replies, each its own."""
     answers: dict[int, Any] = {}
@@ -117,6 +121,31 @@ async def test_a_command_cancelled_before_it_was_written_is_withdrawn() -> None:
         release.set()
     assert b"withdrawn" not in received
     assert received.count(b"SET") == 2
+
+
+async def test_a_command_cancelled_in_the_queue_is_withdrawn() -> None:
+    """The socket is full, but not the queue behind it: the command stood there already."""
+    received = bytearray()
+    release = trio.Event()
+
+    async def script(stream: trio.SocketStream) -> None:
+        await release.wait()
+        async for data in stream:
+            received.extend(data)
+            if received.endswith(b"\r\nlast\r\n"):
+                await stream.send_all(b"+OK\r\n" * received.count(b"*3\r\n$3\r\nSET"))
+
+    async with connected(script) as connection, trio.open_nursery() as nursery:
+        while connection._wire._backlog < 150_000:
+            nursery.start_soon(connection.set, "k", b"x" * 100_000)
+            await trio.testing.wait_all_tasks_blocked(0.01)  # the network takes a little more after a moment
+        with trio.move_on_after(0.05) as scope:
+            await connection.set("k", "withdrawn")
+        assert scope.cancelled_caught
+        nursery.start_soon(connection.set, "k", "last")
+        await trio.testing.wait_all_tasks_blocked()
+        release.set()
+    assert b"withdrawn" not in received
 
 
 async def test_a_writer_that_leaves_hands_on() -> None:
@@ -237,6 +266,21 @@ async def test_closing_fails_those_who_wait() -> None:
             nursery.start_soon(ask)
         await trio.testing.wait_all_tasks_blocked()
         connection.close_now()
+
+
+async def test_closed_while_somebody_writes() -> None:
+    """Who comes before the writer has noticed is told at once, and does not wait for its reply."""
+    async with connected(silent_and_deaf) as connection, trio.open_nursery() as nursery:
+
+        async def put() -> None:
+            with pytest.raises(ConnectionError, match="has been closed"):
+                await connection.set("k", bytes(20_000_000))
+
+        nursery.start_soon(put)
+        await trio.testing.wait_all_tasks_blocked()
+        connection.close_now()
+        with trio.fail_after(5), pytest.raises(NotSent):
+            await connection.ping()
 
 
 async def test_a_server_that_is_loading_is_not_ready() -> None:
