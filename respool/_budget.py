@@ -26,8 +26,8 @@ class Budget:
 
     An idle resource of one pool is closed when a task waits for another pool. When all are lent, pools take turns:
     a pool that has at least two resources more than one with tasks waiting gives one up at check-in, and so does any
-    pool to one that has none at all and whose first waiter came before its own. Pools in one process and one
-    event loop only.
+    pool to one that has none at all and whose first waiter came before its own. None gives up what its ``min_size``
+    keeps. Pools in one process and one event loop only.
 
     Args:
       max_size: resources all the pools together ever have at one time.
@@ -79,7 +79,7 @@ class Budget:
             line, other = (self._wanting, self._starving) if ledger.entries else (self._starving, self._wanting)
             line.setdefault(ledger)
             other.pop(ledger, None)
-            self._make_room()
+            self.make_room()
         return False
 
     def release(self, entry: Entry[Any], now: float) -> None:
@@ -96,10 +96,10 @@ class Budget:
         if not self._starving and not self._wanting:
             return False  # asked at every check-in
         needy = self._next_needy(besides=ledger)
-        if needy is None:
+        if needy is None or not ledger.can_spare_one():
             return False
         give = (
-            not ledger.queue.size
+            not ledger.entitled()
             or len(ledger.entries) > len(needy.entries) + 1
             or (not needy.entries and needy.queue.oldest_since() < ledger.queue.oldest_since())
         )
@@ -117,17 +117,18 @@ class Budget:
         """Whose turn it is to get the next room, unless enough is being made already."""
         for line in (self._starving, self._wanting):
             for needy in list(line):
-                if not needy.queue.size:
-                    del line[needy]  # its waiters have been served otherwise, or have left
+                if not needy.entitled():
+                    del line[needy]  # its waiters have been served otherwise, have left, or are held back
                 elif needy is not besides:
                     return needy if len(self._starving) + len(self._wanting) > len(self._leaving) else None
         return None
 
-    def _make_room(self) -> None:
+    def make_room(self) -> None:
+        """Have the coldest idle resource closed that may be, if a pool waits for room that nobody is making yet."""
         if self._next_needy() is None:
             return
         for entry, ledger in self._idle.items():
-            if len(ledger.entries) > ledger.limits.min_size:
+            if ledger.can_spare_one():
                 self._leaving.add(entry)
                 ledger.take_idle(entry)
                 ledger.discard(entry, Discard.MADE_ROOM)

@@ -66,7 +66,7 @@ class Ledger(Generic[T]):
     budget: Budget | None = None
     clock_jumped: Callable[[], bool] = bool  # whether time has passed that `now` does not show
 
-    entries: set[Entry[T]] = attrs.field(init=False, factory=set)  # the census
+    entries: dict[Entry[T], None] = attrs.field(init=False, factory=dict)  # the census, the oldest first
     idle: deque[Entry[T]] = attrs.field(init=False, factory=deque)  # coldest first; lent from the right
     spare: dict[Entry[T], None] = attrs.field(init=False, factory=dict)  # lent, shared, and able to serve more leases
     queue: Queue[T] = attrs.field(init=False)
@@ -274,7 +274,7 @@ class Ledger(Generic[T]):
     def gone(self, entry: Entry[T], now: float) -> None:
         """`Adapter.close` is over, one way or another, or there was nothing to close."""
         entry.become(State.GONE)
-        self.entries.discard(entry)
+        del self.entries[entry]
         if self.budget is not None:
             self.budget.release(entry, now)
         self.provide(now)
@@ -304,6 +304,8 @@ class Ledger(Generic[T]):
             self._doom([*self.idle, *others][:excess], Discard.RESIZED)
         self.due = min(self.due, now)  # max_idle may apply to what min_size no longer protects
         self.provide(now)
+        if self.budget is not None:
+            self.budget.make_room()
 
     def pause(self) -> None:
         """Lend nothing until `resume`."""
@@ -354,6 +356,10 @@ class Ledger(Generic[T]):
         """How many entries are in `state`."""
         return sum(entry.state is state for entry in self.entries)
 
+    def can_spare_one(self) -> bool:
+        """Whether a resource may give way to another pool's. One that may is idle, or has just been returned."""
+        return not self.limits.min_size or self._staying() > self.limits.min_size
+
     def take_idle(self, entry: Entry[T]) -> None:
         """Take `entry` off the idle stack."""
         if self.idle[-1] is entry:
@@ -385,7 +391,7 @@ class Ledger(Generic[T]):
             if self.budget is not None and not self.budget.take(self, now, waited_for=waited_for):
                 break
             entry = Entry(generation=self.generation)
-            self.entries.add(entry)
+            self.entries[entry] = None
             self.arriving += 1
             self.opening += 1
             self.work.append(entry)

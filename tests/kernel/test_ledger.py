@@ -73,7 +73,8 @@ class Books:
         """What a task does that finds its resource closed before it came to use it."""
         if not hasattr(lease, "waiting_since"):
             lease.waiting_since, lease.latest_start = lease.since, lease.since + 30
-        self.ledger.lend_or_enqueue_again(lease, self.now)
+        lent = self.ledger.lend_or_enqueue_again(lease, self.now)
+        assert lent == (lease.entry is not None), "woken before it waits"
 
     def give_up(self, lease: Lease[Thing]) -> None:
         self.ledger.give_up(lease, self.now, late=self.now >= lease.latest_start)
@@ -100,6 +101,8 @@ class Books:
         self.ledger.retire_all(self.now)
 
     def resize(self, min_size: int, max_size: int) -> None:
+        if self.budget is not None:
+            self.budget.reserve(min_size - self.limits.min_size)
         self.limits = attrs.evolve(self.limits, min_size=min_size, max_size=max_size)
         self.ledger.resize(self.limits, self.now)
 
@@ -127,6 +130,9 @@ class Books:
                 self.ledger.dismiss(lease, TimeoutError(), late=True)
             self.ledger.tidy(self.now)
             assert self.ledger.due > self.now, "upkeep would spin"
+
+    def budget_is_used_up(self) -> bool:
+        return self.budget is not None and self.budget.size >= self.budget.max_size
 
     def sleep(self, seconds: float) -> None:
         """Let time pass, with upkeep whenever it is due and at no other time."""
@@ -394,29 +400,156 @@ PRIORITIES = st.sampled_from([Priority.NORMAL, *Priority])
 ANY = st.integers(0, 11)  # which one of those that there are
 
 
-class LedgerMachine(RuleBasedStateMachine):
+@attrs.define(eq=False)
+class Followed:
+    """A ledger, what has come of it so far, and what must be true of it."""
+
+    books: Books
+    waiting: list[Lease[Thing]] = attrs.field(init=False, factory=list)  # in the order in which they should be served
+    holding: list[Lease[Thing]] = attrs.field(init=False, factory=list)
+    jobs: list[Entry[Thing]] = attrs.field(init=False, factory=list)  # begun and not yet over
+    totals: Counter[str] = attrs.field(init=False, factory=Counter)
+    size: int = attrs.field(init=False, default=0)  # after the last step
+
+    def lent(self, lease: Lease[Thing]) -> None:
+        """Hold the ledger to what it may lend."""
+        entry, ledger = lease.entry, self.books.ledger
+        assert entry is not None
+        assert not ledger.closed
+        assert not ledger.paused
+        assert entry.state is State.LENT
+        assert lease in entry.leases
+        assert len(entry.leases) <= self.books.share
+        assert entry.resource.clean
+        assert entry.generation == ledger.generation
+        if lease.line != Priority.URGENT and ledger.limits.reserved:
+            others = sum(len(entry.leases) for entry in ledger.entries) - 1
+            assert others < (ledger.limits.max_size - ledger.limits.reserved) * self.books.share, "reserved"
+        assert entry.uses < ledger.limits.max_uses
+        assert self.books.now < entry.expires_at
+        assert lease.since == self.books.now
+        self.holding.append(lease)
+
+    def notice(self) -> None:
+        """Follow what the ledger has done: whom it woke, and which jobs it ordered."""
+        for lease in self.books.woken:
+            if lease.entry is None:
+                assert lease.error is not None, "woken for nothing"
+                self.waiting.remove(lease)
+                self.totals["timed out"] += isinstance(lease.error, TimeoutError)
+            else:
+                newest_first = self.books.ledger.queue.overloaded
+                assert lease is self.waiting[0] or newest_first, "served out of turn"
+                assert lease.line == self.waiting[0].line, "served before the more urgent"
+                self.waiting.remove(lease)
+                self.totals["waited"] += 1
+                self.lent(lease)
+        self.books.woken.clear()
+        for entry in self.books.work():
+            assert entry not in self.jobs, "two jobs at work on one resource"
+            self.jobs.append(entry)
+            self.totals["discarded"] += entry.state is State.CLOSING
+
+    def lacks_something(self) -> bool:
+        """Whether anybody waits, or less is there than should be and may be."""
+        ledger = self.books.ledger
+        too_few = not ledger.closed and len(ledger.entries) < self.books.limits.min_size
+        return bool(self.waiting) or (too_few and not self.books.budget_is_used_up())
+
+    def staying(self) -> int:
+        """Resources that are not about to be closed, be it only when they come back."""
+        entries = self.books.ledger.entries
+        return sum(entry.state is not State.CLOSING and entry.doom is None for entry in entries)
+
+    def has_to_spare(self) -> bool:
+        return self.staying() > self.books.limits.min_size
+
+    def needs_room(self) -> bool:
+        """Whether somebody waits who could be served only by one more resource, if the budget had room for it."""
+        ledger, limits = self.books.ledger, self.books.limits
+        at_once = 1 if ledger.failures else limits.max_opening
+        may_open = self.books.now >= ledger.retry_at and ledger.opening < at_once and not ledger.closed
+        return (
+            may_open and len(ledger.entries) < limits.max_size and self.entitled() > ledger.arriving * self.books.share
+        )
+
+    def books_are_right(self) -> None:
+        ledger, limits, now = self.books.ledger, self.books.limits, self.books.now
+        states = self.books.states()
+
+        # A pool that was made smaller has too many until they have been closed.
+        assert len(ledger.entries) <= max(limits.max_size, self.size)
+        self.size = len(ledger.entries)
+        assert self.staying() <= limits.max_size
+        assert all(len(entry.leases) <= self.books.share for entry in ledger.entries)
+        assert [entry for entry in ledger.idle if entry.state is not State.IDLE] == []
+        assert len(set(ledger.idle)) == len(ledger.idle) == states[State.IDLE]
+        assert sorted(ledger.idle, key=lambda entry: entry.idle_since) == list(ledger.idle)
+        assert all((entry.state is State.LENT) == bool(entry.leases) for entry in ledger.entries)
+        assert {lease for entry in ledger.entries for lease in entry.leases} <= set(self.holding)
+        assert ledger.opening == states[State.OPENING] <= limits.max_opening
+        assert ledger.arriving == states[State.OPENING] + states[State.CHECKING]
+        at_work = (State.OPENING, State.CHECKING, State.RESETTING, State.CLOSING)
+        assert set(self.jobs) == {entry for entry in ledger.entries if entry.state in at_work}
+
+        assert list(ledger.queue) == self.waiting
+        assert all(now < lease.latest_start for lease in self.waiting)
+        if ledger.closed:
+            assert not self.waiting
+            assert not ledger.idle
+        else:
+            assert all(now < entry.expires_at for entry in ledger.idle)
+            entitled = self.entitled()
+            assert not ledger.idle or entitled <= states[State.CHECKING]
+            at_once = 1 if ledger.failures else limits.max_opening
+            if now >= ledger.retry_at and len(ledger.entries) < limits.max_size and ledger.opening < at_once:
+                assert entitled <= ledger.arriving * self.books.share or self.books.budget_is_used_up()
+            if entitled:
+                sharers = [
+                    entry
+                    for entry in ledger.entries
+                    if entry.state is State.LENT and now < entry.expires_at and entry.uses < limits.max_uses
+                ]
+                assert all(len(entry.leases) == self.books.share for entry in sharers), "something to spare"
+
+        assert ledger.cancelled == self.totals["cancelled"]
+        assert ledger.use_time.count == self.totals["used"]
+        assert ledger.wait_time.count == self.totals["waited"]
+        assert ledger.opened_total == ledger.open_time.count == self.totals["opened"]
+        assert ledger.open_failures == self.totals["failed to open"]
+        assert sum(ledger.discards.values()) == self.totals["discarded"]
+
+    def entitled(self) -> int:
+        """Those who wait and would not be held back if there were something free."""
+        ledger, limits = self.books.ledger, self.books.limits
+        leases = sum(len(entry.leases) for entry in ledger.entries)
+        if ledger.paused:
+            return 0
+        if limits.reserved and leases >= (limits.max_size - limits.reserved) * self.books.share:
+            return sum(lease.line == Priority.URGENT for lease in self.waiting)
+        return len(self.waiting)
+
+
+class Ledgers(RuleBasedStateMachine):
     """Everything that may happen to a ledger, in any order.
 
     To add something that may happen, add a method to `Books` and a rule here, with a precondition if it cannot happen
-    always. What must then be true belongs into `the_books_are_right`, and what must come of it in the end into
-    `teardown`.
+    always. What must then be true belongs into `Followed`, and what must come of it in the end into `teardown`.
     """
 
-    books: Books
-    waiting: list[Lease[Thing]]  # in the order in which they should be served
-    holding: list[Lease[Thing]]
-    jobs: list[Entry[Thing]]  # begun and not yet over
-    totals: Counter[str]
-    was_overloaded: bool = False
-    size: int = 0  # after the last step
+    all: list[Followed]  # the ledgers of this story
+    here: Followed  # the one to which things happen now
+    budget: Budget | None = None
 
-    @initialize(limits=LIMITS, asks=st.booleans(), share=st.sampled_from([1, 1, 2, 3]), holding=st.integers(0, 4))
-    def begin(self, limits: Limits, asks: bool, share: int, holding: int) -> None:
-        self.books = Books(limits, asks, share)
-        self.waiting, self.holding, self.jobs = [], [], []
-        self.totals = Counter()
-        self.books.upkeep()
-        for _ in range(min(holding, limits.max_size)):
+    books = property(lambda self: self.here.books)
+    waiting = property(lambda self: self.here.waiting)
+    holding = property(lambda self: self.here.holding)
+    jobs = property(lambda self: self.here.jobs)
+    totals = property(lambda self: self.here.totals)
+
+    def begin_holding(self, leases: int) -> None:
+        self.upkeep()
+        for _ in range(min(leases, self.books.limits.max_size)):
             self.acquire(math.inf, Priority.URGENT)
         self.succeed_all()
 
@@ -431,8 +564,8 @@ class LedgerMachine(RuleBasedStateMachine):
             self.waiting.sort(key=lambda lease: lease.line)
         else:
             assert all(priority < other.line for other in self.waiting), "overtook a waiting task"
-            self.lent(lease)
-        self.books.upkeep()
+            self.here.lent(lease)
+        self.upkeep()
 
     @precondition(lambda self: self.waiting)
     @rule(which=ANY)
@@ -463,8 +596,8 @@ class LedgerMachine(RuleBasedStateMachine):
             self.waiting.insert(sum((other.line, other.waiting_since) < place for other in self.waiting), lease)
         else:
             assert all(lease.line < other.line for other in self.waiting), "overtook a waiting task"
-            self.lent(lease)
-        self.books.upkeep()
+            self.here.lent(lease)
+        self.upkeep()
 
     # What the world does.
 
@@ -476,7 +609,24 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 0.7, 1.7, 4.3, 40.0]))
     def sleep(self, seconds: float) -> None:
-        self.books.sleep(seconds)
+        """Let time pass, with upkeep whenever it is due and at no other time."""
+        end = self.books.now + seconds
+        while (due := min(each.books.ledger.due for each in self.all)) <= end:
+            self.set_time(max(self.books.now, due))
+            self.upkeep()
+        self.set_time(end)
+
+    def set_time(self, now: float) -> None:
+        for each in self.all:
+            each.books.now = now
+
+    def upkeep(self) -> None:
+        for each in self.all:
+            each.books.upkeep()
+
+    def notice(self) -> None:
+        for each in self.all:
+            each.notice()
 
     # What the pool's jobs do.
 
@@ -528,8 +678,11 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.books.ledger.closed)
     @rule(max_size=st.integers(2, 5), min_size=st.integers(0, 2))
     def resize(self, max_size: int, min_size: int) -> None:
+        if self.budget is not None:  # the sum of all min_size stays below it
+            kept = sum(each.books.limits.min_size for each in self.all if each is not self.here)
+            min_size = min(min_size, self.budget.max_size - 1 - kept)
         self.books.resize(min_size, max_size)
-        self.books.upkeep()
+        self.upkeep()
 
     @rule()
     def pause(self) -> None:
@@ -560,133 +713,150 @@ class LedgerMachine(RuleBasedStateMachine):
         if at_once:
             self.books.close_lent()
 
-    # What must be true.
-
-    def lent(self, lease: Lease[Thing]) -> None:
-        """Hold the ledger to what it may lend."""
-        entry, ledger = lease.entry, self.books.ledger
-        assert entry is not None
-        assert not ledger.closed
-        assert not ledger.paused
-        assert entry.state is State.LENT
-        assert lease in entry.leases
-        assert len(entry.leases) <= self.books.share
-        assert entry.resource.clean
-        assert entry.generation == ledger.generation
-        if lease.line != Priority.URGENT:
-            others = sum(len(entry.leases) for entry in ledger.entries) - 1
-            assert others < (ledger.limits.max_size - ledger.limits.reserved) * self.books.share, "reserved"
-        assert entry.uses < ledger.limits.max_uses
-        assert self.books.now < entry.expires_at
-        assert lease.since == self.books.now
-        self.holding.append(lease)
-
-    def notice(self) -> None:
-        """Follow what the ledger has done: whom it woke, and which jobs it ordered."""
-        for lease in self.books.woken:
-            if lease.entry is None:
-                assert lease.error is not None, "woken for nothing"
-                self.waiting.remove(lease)
-                self.totals["timed out"] += isinstance(lease.error, TimeoutError)
-            else:
-                newest_first = self.was_overloaded or self.books.ledger.queue.overloaded
-                assert lease is self.waiting[0] or newest_first, "served out of turn"
-                assert lease.line == self.waiting[0].line, "served before the more urgent"
-                self.waiting.remove(lease)
-                self.totals["waited"] += 1
-                self.lent(lease)
-        self.books.woken.clear()
-        for entry in self.books.work():
-            assert entry not in self.jobs, "two jobs at work on one resource"
-            self.jobs.append(entry)
-            self.totals["discarded"] += entry.state is State.CLOSING
-
     @invariant()
     def the_books_are_right(self) -> None:
         self.notice()
-        ledger, limits, now = self.books.ledger, self.books.limits, self.books.now
-        states = self.books.states()
-
-        # A pool that was made smaller has too many until they have been closed.
-        assert len(ledger.entries) <= max(limits.max_size, self.size)
-        self.size = len(ledger.entries)
-        staying = [entry for entry in ledger.entries if entry.state is not State.CLOSING and entry.doom is None]
-        assert len(staying) <= limits.max_size
-        assert all(len(entry.leases) <= self.books.share for entry in ledger.entries)
-        assert [entry for entry in ledger.idle if entry.state is not State.IDLE] == []
-        assert len(set(ledger.idle)) == len(ledger.idle) == states[State.IDLE]
-        assert sorted(ledger.idle, key=lambda entry: entry.idle_since) == list(ledger.idle)
-        assert all((entry.state is State.LENT) == bool(entry.leases) for entry in ledger.entries)
-        assert {lease for entry in ledger.entries for lease in entry.leases} <= set(self.holding)
-        assert ledger.opening == states[State.OPENING] <= limits.max_opening
-        assert ledger.arriving == states[State.OPENING] + states[State.CHECKING]
-        at_work = (State.OPENING, State.CHECKING, State.RESETTING, State.CLOSING)
-        assert set(self.jobs) == {entry for entry in ledger.entries if entry.state in at_work}
-
-        assert list(ledger.queue) == self.waiting
-        assert all(now < lease.latest_start for lease in self.waiting)
-        if ledger.closed:
-            assert not self.waiting
-            assert not ledger.idle
-        else:
-            assert all(now < entry.expires_at for entry in ledger.idle)
-            entitled = self.entitled()
-            assert not ledger.idle or entitled <= states[State.CHECKING]
-            at_once = 1 if ledger.failures else limits.max_opening
-            if now >= ledger.retry_at and len(ledger.entries) < limits.max_size and ledger.opening < at_once:
-                assert entitled <= ledger.arriving * self.books.share
-            if entitled:
-                sharers = [
-                    entry
-                    for entry in ledger.entries
-                    if entry.state is State.LENT and now < entry.expires_at and entry.uses < limits.max_uses
-                ]
-                assert all(len(entry.leases) == self.books.share for entry in sharers), "something to spare"
-
-        assert ledger.cancelled == self.totals["cancelled"]
-        assert ledger.use_time.count == self.totals["used"]
-        assert ledger.wait_time.count == self.totals["waited"]
-        assert ledger.opened_total == ledger.open_time.count == self.totals["opened"]
-        assert ledger.open_failures == self.totals["failed to open"]
-        assert sum(ledger.discards.values()) == self.totals["discarded"]
-
-    def entitled(self) -> int:
-        """Those who wait and would not be held back if there were something free."""
-        ledger, limits = self.books.ledger, self.books.limits
-        leases = sum(len(entry.leases) for entry in ledger.entries)
-        if ledger.paused:
-            return 0
-        if limits.reserved and leases >= (limits.max_size - limits.reserved) * self.books.share:
-            return sum(lease.line == Priority.URGENT for lease in self.waiting)
-        return len(self.waiting)
+        for each in self.all:
+            each.books_are_right()
 
     def teardown(self) -> None:
         """When everything goes well from here, everybody is served; and when the pool is closed, nothing is left."""
-        if not hasattr(self, "books"):
+        if not hasattr(self, "all"):
             return
-        ledger, limits = self.books.ledger, self.books.limits
-        if not ledger.closed:
-            self.books.resume()
+        for each in self.all:
+            if not each.books.ledger.closed:
+                each.books.resume()
+        self.let_all_go_well()
+        for each in self.all:
+            self.here = each
+            ledger = self.books.ledger
+            if not ledger.closed:
+                assert len(ledger.idle) == len(ledger.entries)
+                assert len(ledger.idle) >= self.books.limits.min_size or self.books.budget_is_used_up()
+                self.books.close()
+            self.notice()
+            self.succeed_all()
+            assert not ledger.entries
+
+    def let_all_go_well(self) -> None:
         for _ in range(1000):
             self.the_books_are_right()
-            if self.jobs:
+            if busy := [each for each in self.all if each.jobs]:
+                self.here = busy[0]
                 self.succeed(0)
-            elif self.holding:
+            elif holders := [each for each in self.all if each.holding]:
+                self.here = holders[0]
                 self.check_in(0, broken=False, clean=True)
-            elif self.waiting or (not ledger.closed and len(ledger.entries) < limits.min_size):
-                assert self.books.now < ledger.retry_at, "nothing is under way for those who wait"
-                self.books.sleep(ledger.retry_at - self.books.now)
+            elif lacking := [each for each in self.all if each.lacks_something()]:
+                self.here = lacking[0]
+                ledger = self.books.ledger
+                assert self.books.now < ledger.retry_at or not self.waiting, "nothing is under way for those who wait"
+                self.sleep(min(max(0.0, ledger.due - self.books.now), 5))  # what min_size lacks can wait
             else:
-                break
-        assert not self.waiting
-        if not ledger.closed:
-            assert limits.min_size <= len(ledger.idle) == len(ledger.entries)
-            self.books.close()
-        self.books.do_all()
-        assert not ledger.entries
+                return
+        raise AssertionError("it does not come to an end")
+
+
+class LedgerMachine(Ledgers):
+    """One ledger."""
+
+    @initialize(limits=LIMITS, asks=st.booleans(), share=st.sampled_from([1, 1, 2, 3]), holding=st.integers(0, 4))
+    def begin(self, limits: Limits, asks: bool, share: int, holding: int) -> None:
+        self.all = [Followed(Books(limits, asks, share))]
+        self.here = self.all[0]
+        self.begin_holding(holding)
 
 
 LedgerMachine.TestCase.settings = settings(
     max_examples=100, stateful_step_count=40, deadline=None, derandomize=True, database=None
 )
 TestLedger: Any = LedgerMachine.TestCase
+
+
+class BudgetMachine(Ledgers):
+    """Several ledgers that share a budget."""
+
+    budget: Budget
+
+    @initialize(
+        limits=st.lists(LIMITS, min_size=2, max_size=3),
+        room=st.integers(1, 4),
+        asks=st.booleans(),
+        share=st.sampled_from([1, 1, 2]),
+        leases=st.lists(st.tuples(ANY, st.booleans()), max_size=8),
+    )
+    def begin(self, limits: list[Limits], room: int, asks: bool, share: int, leases: list[tuple[int, bool]]) -> None:
+        self.budget = Budget(sum(each.min_size for each in limits) + room)
+        self.all = [Followed(Books(each, asks, share, self.budget)) for each in limits]
+        self.here = self.all[0]
+        for each in limits:
+            self.budget.reserve(each.min_size)
+        for which, over in leases:
+            self.turn_to(which)
+            self.acquire(30.0, Priority.NORMAL)
+            self.succeed_all()
+            if over and self.holding:
+                self.check_in(0, broken=False, clean=True)
+            self.notice()
+            self.sleep(0.1)
+
+    @rule(which=ANY)
+    def turn_to(self, which: int) -> None:
+        """What happens next happens to another ledger."""
+        self.here = self.all[which % len(self.all)]
+
+    @rule(which=ANY, priority=PRIORITIES)
+    def acquire_elsewhere(self, which: int, priority: Priority) -> None:
+        self.turn_to(which)
+        if not self.books.ledger.closed:
+            self.acquire(30.0, priority)
+
+    @rule(which=ANY)
+    def check_in_elsewhere(self, which: int) -> None:
+        self.turn_to(which)
+        if self.holding:
+            self.check_in(which, broken=False, clean=True)
+
+    @invariant()
+    def the_budget_is_right(self) -> None:
+        entries = [entry for each in self.all for entry in each.books.ledger.entries]
+        assert len(entries) == self.budget.size <= self.budget.max_size
+
+        # No task waits for room while something idle could give way, unless enough is giving way already.
+        needy = sum(each.needs_room() for each in self.all)
+        giving_way = sum(entry.discarded is Discard.MADE_ROOM for entry in entries)
+        could = [entry for each in self.all if each.has_to_spare() for entry in each.books.ledger.idle]
+        assert not could or giving_way >= needy
+
+    def notice(self) -> None:
+        """As for one ledger; and what gives way is what is coldest, and nothing that ``min_size`` keeps."""
+        begun = {job for each in self.all for job in each.jobs}
+        super().notice()
+        for each in self.all:
+            for entry in each.jobs:
+                if entry not in begun and entry.discarded is Discard.MADE_ROOM:
+                    assert each.staying() >= each.books.limits.min_size
+                    others = [other for rival in self.all if rival.has_to_spare() for other in rival.books.ledger.idle]
+                    assert all(entry.idle_since <= other.idle_since for other in others), "not the coldest"
+
+    def teardown(self) -> None:
+        """Also, when nobody needs more, every ledger has its ``min_size``."""
+        if not hasattr(self, "all"):
+            return
+        for each in self.all:
+            if not each.books.ledger.closed:
+                each.books.resume()
+        self.let_all_go_well()
+        for _ in range(3):
+            self.sleep(700)  # until what is idle for nothing has been closed
+            self.let_all_go_well()
+        for each in self.all:
+            assert each.books.ledger.closed or each.staying() >= each.books.limits.min_size
+        super().teardown()
+        assert self.budget.size == 0
+
+
+BudgetMachine.TestCase.settings = settings(
+    max_examples=100, stateful_step_count=40, deadline=None, derandomize=True, database=None
+)
+TestBudget: Any = BudgetMachine.TestCase

@@ -31,7 +31,7 @@ MUTANTS = [
         "a slot is free before its resource is closed",
         "_ledger.py",
         "        self.discards[reason] += 1\n        self.work.append(entry)\n",
-        "        self.discards[reason] += 1\n        self.work.append(entry)\n        self.entries.discard(entry)\n",
+        "        self.discards[reason] += 1\n        self.work.append(entry)\n        self.entries.pop(entry, None)\n",
     ),
     Mutant(
         "a failed open keeps its slot",
@@ -620,5 +620,60 @@ MUTANTS = [
         "_pool.py",
         "now + max(UPKEEP_PERIOD, warn_hold)",
         "now + warn_hold",
+    ),
+    # Budgets.
+    Mutant(
+        "a pool gives a resource away that its min_size keeps",
+        "_budget.py",
+        "if needy is None or not ledger.can_spare_one():",
+        "if needy is None:",
+    ),
+    Mutant(
+        "an idle resource gives way that its pool's min_size keeps",
+        "_budget.py",
+        "            if ledger.can_spare_one():\n                self._leaving",
+        "            if True:\n                self._leaving",
+    ),
+    Mutant(
+        "the warmest of all idle resources gives way",
+        "_budget.py",
+        "for entry, ledger in self._idle.items():",
+        "for entry, ledger in reversed(self._idle.items()):",
+    ),
+    Mutant(
+        "room that has been made is offered to nobody",
+        "_budget.py",
+        "while (line := self._starving or self._wanting or self._filling) and self.size < self.max_size:",
+        "while (line := self._filling) and self.size < self.max_size:",
+    ),
+    Mutant(
+        "nothing idle makes room",
+        "_budget.py",
+        "            self.make_room()\n        return False",
+        "        return False",
+    ),
+    Mutant(
+        "the budget is exceeded by one",
+        "_budget.py",
+        "        if self.size < self.max_size:\n            self.size += 1",
+        "        if self.size <= self.max_size:\n            self.size += 1",
+    ),
+    Mutant(
+        "a pool for which nobody waits keeps what others wait for",
+        "_budget.py",
+        "            not ledger.entitled()\n            or ",
+        "            ",
+    ),
+    Mutant(
+        "a paused pool has its turn",
+        "_budget.py",
+        "if not needy.entitled():",
+        "if not needy.queue.size:",
+    ),
+    Mutant(
+        "what min_size no longer keeps does not give way",
+        "_ledger.py",
+        "        if self.budget is not None:\n            self.budget.make_room()\n",
+        "",
     ),
 ]
