@@ -38,6 +38,11 @@ def _while(chance: random.Random) -> float:
     return chance.uniform(0.1, 0.4)
 
 
+def _length(chance: random.Random) -> int:
+    """Bytes, as many tens as hundreds: an exchange has tens, a handshake hundreds."""
+    return int(600 ** chance.random())
+
+
 async def killed(stage: Stage, chance: random.Random) -> None:
     """The server's processes get SIGKILL, all of them; later it starts again."""
     await stage.server.kill_async()
@@ -82,14 +87,14 @@ async def reset(stage: Stage, chance: random.Random) -> None:
 async def cut_in_replies(stage: Stage, chance: random.Random) -> None:
     """Each connection is reset or closed after so many bytes of replies, of the handshake or later."""
     for _ in range(10):
-        fault = Fault(cut_to_client=chance.randrange(600), polite=chance.random() < 0.5)
+        fault = Fault(cut_to_client=_length(chance), polite=chance.random() < 0.5)
         await stage.suffer(fault, chance.uniform(0.01, 0.05))
 
 
 async def cut_in_requests(stage: Stage, chance: random.Random) -> None:
     """Each connection is reset or closed after so many bytes of requests, of the handshake or later."""
     for _ in range(10):
-        fault = Fault(cut_to_server=chance.randrange(300), polite=chance.random() < 0.5)
+        fault = Fault(cut_to_server=_length(chance), polite=chance.random() < 0.5)
         await stage.suffer(fault, chance.uniform(0.01, 0.05))
 
 

@@ -4,7 +4,7 @@ While borrowers ask, patient ones and ones that are cancelled, something happens
 it is over. From then on, for all four adapters alike:
 
 * Within `SOON` the pool serves again at full size, and nobody is failed any more.
-* No answer was wrong. Each operation ended: with its answer, in its driver's error, or cancelled, and then at once.
+* No answer was wrong. Each operation ended: with its answer, in its driver's error, or cancelled.
 * The server never saw more connections than the pool may have (and those that carry a request to stop a query).
 * When the pool is closed nothing is left: no connection, file descriptor, task, object or memory.
 """
@@ -30,7 +30,6 @@ from tests.troubles import NETWORK_TROUBLES, SERVER_TROUBLES, Stage, Trouble, sl
 
 SIZE = 4
 SOON = 10.0  # seconds; those below, the longest back-off so early, and a busy machine
-AT_ONCE = 1.0  # seconds; a busy machine
 ALL_BUT_NOTHING = 5_000  # pieces of memory, half a megabyte: the suite's own notes of what happened
 OPTIONS: Options = {"max_size": SIZE, "open_timeout": 0.5, "reset_timeout": 0.3, "close_timeout": 0.3}
 
@@ -96,7 +95,6 @@ async def check(scene: Scene, trouble: Trouble) -> None:
     assert losses.lost_slots == losses.wrong_answers == losses.orphans == 0, losses
     assert not (harmless and losses.failed), losses
     assert losses.cancelled > 0
-    assert max(losses.exits) < AT_ONCE
     assert losses.remade > 0 or (harmless and scene.kind.recovers), losses
     assert peak.seen <= SIZE + scene.kind.stoppers
     assert connections_to(scene.port) == 0
@@ -110,14 +108,13 @@ async def suffer(scene: Scene, pool: Lender, losses: Losses, trouble: Trouble) -
 
     The patient ones are too few to hold all connections, so that it also meets exchanges that are cancelled.
     """
-    chance = random.Random(0)
     over = trio.Event()
     questions = itertools.takewhile(lambda _: not over.is_set(), map(str, itertools.count()))
     async with trio.open_nursery() as users:
         for patient in [0] * (2 * SIZE) + [1] * (SIZE // 2):
-            users.start_soon(use, scene.subject, pool, losses, questions, chance, 0.03, patient)
+            users.start_soon(use, scene.subject, pool, losses, questions, random.Random(0), 0.03, patient)
         await trio.sleep(0.05)
-        await trouble(scene.stage, chance)
+        await trouble(scene.stage, random.Random(0))
         over.set()
         users.cancel_scope.deadline = trio.current_time() + SOON
     assert not users.cancel_scope.cancelled_caught, "an operation did not end"
