@@ -148,7 +148,7 @@ class Connection:
             wire.give_up_if_lost()
             raise
         finally:
-            self._busy = False
+            self._end_use()
 
     async def fetch(self, result: Any) -> None:
         """Wait for more rows of an unbuffered result. May be cancelled and called again: no row is lost."""
@@ -178,7 +178,13 @@ class Connection:
         try:
             yield
         finally:
-            self._busy = False
+            self._end_use()
+
+    def _end_use(self) -> None:
+        """Let others use the connection; or finish what `close`, if it was called meanwhile, could not."""
+        self._busy = False
+        if self.closed:
+            self.close()
 
     async def _do(self, command: Callable[..., R], *args: Any) -> R:
         """Run `command` in the greenlet."""

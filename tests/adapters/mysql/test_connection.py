@@ -483,6 +483,31 @@ async def test_closing_under_another_task_wakes_it(connection: Connection) -> No
     assert connection.closed
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+@pytest.mark.parametrize("padding", [0, 100_000], ids=["short", "long"])
+async def test_closing_under_another_task_leaves_nothing(server: MariaDBServer, padding: int, cancelled: bool) -> None:
+    """Its greenlet was left waiting for another command, or in the middle of one, and never freed."""
+
+    async def use_and_close() -> weakref.ref[Any]:
+        connection = await connect(server.url)
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def _() -> None:
+                with suppress(trio.ClosedResourceError):
+                    await connection.execute(f"SELECT SLEEP(10) -- {padding * 'x'}")
+
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            if cancelled:
+                nursery.cancel_scope.cancel()
+            connection.close()
+        return weakref.ref(connection._wire)
+
+    wire = await use_and_close()
+    gc.collect()
+    assert wire() is None
+
+
 class ClosesAsTheReplyArrives(trio.abc.Instrument):
     """Closes a connection under a task at the moment when what it waits for has come, before it has run."""
 
