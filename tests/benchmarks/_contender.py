@@ -58,13 +58,16 @@ def output_of(command: Sequence[str], package: str) -> tuple[str, float]:
 
     Raises:
       ModuleNotFoundError: it is not installed.
+      RuntimeError: it failed.
     """
     if shutil.which(command[0]) is None:
         raise ModuleNotFoundError(command[0], name=f"{package}, a Debian package,")
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise RuntimeError(f"{command[0]}: {process.stderr or process.stdout}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return said, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return process.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 Measurement = Generator[list[Share], Burst, Sample]

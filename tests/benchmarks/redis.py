@@ -181,7 +181,8 @@ def redis_benchmark(what: str, prefix: str, length: int, *, connections: int, at
             rate = float(next(csv.DictReader(said.splitlines()))["rps"])
             return Sample(number, rate, cpu_seconds * 1e6 / number)
 
-        return ask(round(ask(20_000).rate * seconds) + 1)
+        # Whole batches: otherwise it counts more replies than it wanted, and may take that for a failure.
+        return ask(max(1, round(ask(20_000).rate * seconds / at_once)) * at_once)
 
     return measure
 
