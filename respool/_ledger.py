@@ -545,6 +545,8 @@ class Ledger(Generic[T]):
 
     def _next_due(self, now: float) -> float:
         due = self.queue.next_look()
+        if self.queue.size:
+            due = min(due, now + max(UPKEEP_PERIOD, now - self.queue.oldest_since()))
         if now < self.retry_at:
             due = min(due, self.retry_at)
         elif now < self.retry_at + _LONGEST_BACKOFF:

@@ -560,7 +560,7 @@ class Pool(Generic[T]):
                 if now >= looked_closely + UPKEEP_PERIOD:  # not for each of thousands of leases that run out of time
                     looked_closely = now
                     ledger.take_stock()
-                    self._break_deadlock()
+                    self._break_deadlock(now)
                 ledger.tidy(now)
                 self._report_long_holds(now)
                 self._end_if_empty()
@@ -578,7 +578,7 @@ class Pool(Generic[T]):
         error = self._timeout_error(waited) if in_full else self._too_late_error(waited)
         self._ledger.dismiss(lease, error, late=True)
 
-    def _break_deadlock(self) -> None:
+    def _break_deadlock(self, now: float) -> None:
         """If nobody can ever be served, let the acquire that closed the circle fail."""
         ledger = self._ledger
         all_lent = ledger.count(State.LENT) == len(ledger.entries) >= self.limits.max_size
@@ -586,6 +586,8 @@ class Pool(Generic[T]):
         if not ledger.queue.size or not (all_lent or held_back) or ledger.paused:
             return
         leases = [lease for entry in ledger.entries for lease in entry.leases]
+        if any(now - lease.since < UPKEEP_PERIOD / 2 for lease in leases):
+            return  # somebody has just been served; whoever may close a circle later is looked at then
         if any(hasattr(lease, "transferable") for lease in leases):
             return
         # Whoever waits with a time-out of its own has said what to do then.

@@ -36,6 +36,7 @@ T = TypeVar("T")
 _OVERLOADED_SHARE = 1 / 8
 _AVERAGED_OVER = 32
 UPKEEP_PERIOD = 0.1  # seconds: how soon to look around when somebody waits; less and less often if it lasts
+_HORIZON = 1.0  # seconds: how far to look ahead at least
 _SLACK = 64  # leases that left, for which it is not worth looking through the rest
 
 
@@ -141,7 +142,7 @@ class Queue(Generic[T]):
         return sorted(dict.fromkeys(filter(_waits, late)), key=_waiting_since)
 
     def next_look(self) -> float:
-        """When `expired` may have something to tell; the less often, the longer nobody has been served."""
+        """When `expired` may have something to tell."""
         if not self.size:
             return math.inf
         while self._soon and not self._soon[0][2].waits:
@@ -181,7 +182,7 @@ class Queue(Generic[T]):
 
     def _look_ahead(self, now: float) -> None:
         """Set a new horizon: a look at everyone, the less often the longer it has been good for nothing."""
-        self._horizon = now + max(UPKEEP_PERIOD, now - self.oldest_since()) if self.size else -math.inf
+        self._horizon = now + max(_HORIZON, now - self.oldest_since()) if self.size else -math.inf
         self._keep_those_in_mind(lease for lease in self if lease.latest_start < self._horizon)
 
     def _keep_in_mind(self, lease: Lease[T]) -> None:
