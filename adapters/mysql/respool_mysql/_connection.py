@@ -4,7 +4,7 @@ A command is a synchronous function of PyMySQL's. In the greenlet it runs until 
 (`respool_mysql._socket`), and goes on when that has happened. One greenlet a connection is kept for its whole life,
 because starting one costs ten times as much as switching to it.
 
-A short query, which is nearly all that anybody sends, does without: `Connection.query` sends it and awaits the reply
+A short query, which is nearly all that anybody sends, does without: `Connection.exchange` sends it and awaits the reply
 itself, and once all of that is here PyMySQL's code has nothing to wait for.
 
 When the awaiting task is cancelled, the greenlet, if there is one at work, stays where it is: half way through a reply.
@@ -122,7 +122,12 @@ class Connection:
         if self._unfinished is not None or self._undo is not None or self._wire.behind:
             await self.recover()
 
-    async def query(self, sql: str | bytes, *, unbuffered: bool = False) -> None:
+    async def query(self, sql: str) -> None:
+        """Execute `sql` as it is, without a cursor: for a statement that returns no rows."""
+        await self.prepare()
+        await self.exchange(sql)
+
+    async def exchange(self, sql: str | bytes, *, unbuffered: bool = False) -> None:
         """Send a query and read its result, for a cursor. To be preceded by `prepare`.
 
         Outside the greenlet, as switching there and back twice takes a quarter of the time all this takes; but long
@@ -390,9 +395,9 @@ class Connection:
         )
         self._depth += 1
         try:
-            await self._query_alone(begin)
+            await self.query(begin)
             yield
-            await self._query_alone(commit)
+            await self.query(commit)
         except BaseException as exc:
             self._undo = undo
             if not self.closed and not isinstance(exc, (trio.Cancelled, GeneratorExit)):
@@ -400,10 +405,6 @@ class Connection:
             raise
         finally:
             self._depth -= 1
-
-    async def _query_alone(self, sql: str) -> None:
-        await self.prepare()
-        await self.query(sql)
 
     async def _roll_back_now(self) -> None:
         try:

@@ -150,7 +150,7 @@ class Cursor(Generic[Row]):
         await connection.prepare()
         sql = query if args is None else driver._mogrify(query, args)
         driver._clear_result()
-        await connection.query(sql, unbuffered=self._unbuffered)
+        await connection.exchange(sql, unbuffered=self._unbuffered)
         driver._do_get_result()
         driver._executed = query
         return driver.rowcount

@@ -544,7 +544,7 @@ class Wire(connections.Connection):
             return str(obj)
         return str(super().escape(obj, mapping))
 
-    # A query outside the greenlet, for `Connection.query`
+    # A query outside the greenlet, for `Connection.exchange`
 
     def begin_query(self, sql: bytes) -> bytes | None:
         """Get ready for the reply to `sql`; return the packet to send. None if it is not so simple."""

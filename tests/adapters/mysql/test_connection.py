@@ -139,6 +139,7 @@ async def test_code_written_for_aiomysql(connection: Connection) -> None:
     await cursor.execute("SELECT 42 AS answer")
     assert await cursor.fetchone() == {"answer": 42}
     await connection.commit()
+    await connection.query("DO 1")
     await cursor.close()
     with pytest.raises(err.ProgrammingError, match="Cursor closed"):
         await cursor.execute("SELECT 1")
