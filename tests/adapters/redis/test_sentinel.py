@@ -9,7 +9,7 @@ import pytest
 import redis
 import trio
 from redis.asyncio.sentinel import MasterNotFoundError
-from redis.exceptions import ConnectionError, ReadOnlyError, TimeoutError
+from redis.exceptions import ConnectionError, ReadOnlyError, ResponseError, TimeoutError
 from respool_redis import RedisAdapter, Sentinel, open_redis
 
 import respool
@@ -70,6 +70,33 @@ async def test_the_master_is_followed_after_a_failover(watched: Watched) -> None
         async with redis.client() as connection:
             assert connection.connection_pool.port == watched.replica.port
             assert await connection.get("k") == b"after"
+
+
+async def test_the_master_is_followed_when_it_is_demoted(watched: Watched) -> None:
+    """A planned failover: the old master goes on, as a replica, and no connection to it is lent any more."""
+    sentinel = Sentinel(watched.addresses)
+    async with open_redis(sentinel.master_for("ours"), acquire_timeout=20) as redis:
+        await redis.set("k", "before")
+        async with redis.client() as old:
+            assert old.connection_pool.port == watched.master.port
+        with trio.fail_after(30):
+            while True:
+                try:
+                    await Sentinel(watched.addresses[1:]).execute_command("SENTINEL FAILOVER", "ours")
+                    break
+                except ResponseError:  # the replica is not in step yet
+                    await trio.sleep(0.1)
+            while True:
+                try:
+                    await redis.set("k", "after")
+                    async with redis.client() as new:
+                        if new.connection_pool.port == watched.replica.port:
+                            break
+                except (ConnectionError, ReadOnlyError, respool.PoolError):
+                    pass
+                await trio.sleep(0.05)
+        assert await redis.get("k") == b"after"
+        assert old.is_broken
 
 
 async def test_replicas(watched: Watched) -> None:
