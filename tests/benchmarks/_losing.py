@@ -31,7 +31,6 @@ TASKS = 50
 OPERATIONS = 2000  # in a storm
 LONGEST = 0.05  # seconds after which an operation is cancelled at the latest
 SEEDS = 5
-PATIENCE = 1.0  # seconds for what a right pool does at once
 COUNTED: tuple[str, ...] = ("points", "leaked", "not_served", "lost_slots", "cancelled", "remade", "refused")
 COUNTED += ("swallowed", "failed", "wrong", "orphans")
 SETTLE = 2.0  # seconds that a pool may take to have them stopped
@@ -63,6 +62,8 @@ class Losing:
     """The contenders that have to lose nothing."""
     remade: float = 0.05
     """How many connections those may make anew for each cancellation."""
+    patience: float = 1.0
+    """Seconds for what a right pool does at once."""
     busy: Callable[[str], int] | None = None
     """Says how many sleeps the server at a URL is busy with."""
 
@@ -71,7 +72,7 @@ class Losing:
         assert isinstance(contender, Contender), "a program's tasks cannot be cancelled"
         loop = LOOPS[contender.loop]
         with Proxied(url) as proxy:
-            trial = Trial(loop, contender.prepare(proxy.url), proxy)
+            trial = Trial(loop, contender.prepare(proxy.url), proxy, self.patience)
             loop.run(trial.run, round(OPERATIONS * min(1.0, seconds)))
             busy = self.busy
             if busy is not None:
@@ -83,11 +84,16 @@ class Trial:
     """One contender's turn."""
 
     def __init__(
-        self, loop: Loop, open_pool: Callable[[int], AbstractAsyncContextManager[Borrowing]], proxy: Proxied
+        self,
+        loop: Loop,
+        open_pool: Callable[[int], AbstractAsyncContextManager[Borrowing]],
+        proxy: Proxied,
+        patience: float,
     ) -> None:
         self.loop = loop
         self.open_pool = open_pool
         self.proxy = proxy
+        self.patience = patience
         self.counts = dict.fromkeys(COUNTED, 0)
         self.exits: list[float] = []
         self.numbers = itertools.count()
@@ -139,7 +145,7 @@ class Trial:
             self.counts["not_served"] += not in_time
             self.counts["swallowed"] += outcome == "swallowed"
             self.counts["failed"] += outcome == "failed"
-            self.counts["leaked"] += 1 - await self._usable(pool, 1, patience=PATIENCE if in_time else 0.5)
+            self.counts["leaked"] += 1 - await self._usable(pool, 1, hurry=not in_time)
             await self._count_orphans(1)
         await self._count_orphans(0)
         return outcome != "undisturbed"
@@ -212,7 +218,7 @@ class Trial:
                 raise
             self.counts["failed"] += 1
 
-    async def _usable(self, pool: Borrowing, size: int, patience: float = PATIENCE) -> int:
+    async def _usable(self, pool: Borrowing, size: int, *, hurry: bool = False) -> int:
         """How many connections can be used at once, once nobody else does."""
         usable = 0
         everybody = self.loop.event()
@@ -228,14 +234,14 @@ class Trial:
                 await everybody.wait()
 
         holders = [lambda number=number: hold(number) for number in range(size)]
-        await self._soon(lambda: self.loop.together(holders), patience)
+        await self._soon(lambda: self.loop.together(holders), hurry=hurry)
         return usable
 
-    async def _soon(self, function: Callable[[], Awaitable[object]], patience: float = PATIENCE) -> bool:
-        return await self.loop.within(patience, function) == "undisturbed"
+    async def _soon(self, function: Callable[[], Awaitable[object]], *, hurry: bool = False) -> bool:
+        return await self.loop.within(self.patience / (2 if hurry else 1), function) == "undisturbed"
 
     async def _count_orphans(self, allowed: int) -> None:
-        deadline = time.monotonic() + 0.5
+        deadline = time.monotonic() + self.patience / 2
         while self.proxy.open > allowed and time.monotonic() < deadline:
             await self.loop.sleep(0.002)
         self.counts["orphans"] = max(self.counts["orphans"], self.proxy.open - allowed)
