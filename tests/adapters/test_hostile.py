@@ -122,7 +122,7 @@ REDIS_REPLIES = {
     "a line without an end": (says(b"+", PIECE), "longer than max_reply_size"),
     "an array without an end": (says(b"*2147483647\r\n", b"$1\r\na\r\n"), "longer than max_reply_size"),
     "an array too large for any memory": (says(b"*4294967295\r\n"), "fits no memory"),
-    "arrays in arrays in arrays": (says(b"*1\r\n" * 100_000), "nesting"),
+    "arrays in arrays in arrays": (says(b"*1\r\n" * 100_000), "nesting|closed"),
     "a negative length": (says(b"$-5\r\n"), "out of range"),
     "a length that is no number": (says(b"$x\r\n"), "length"),
     "a number that is none": (says(b":x\r\n"), "integer"),
