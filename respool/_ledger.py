@@ -51,6 +51,7 @@ NORMAL = Priority.NORMAL
 _FIRST_BACKOFF = 0.1  # seconds: upper bound of the first wait after a failed open
 _LONGEST_BACKOFF = 5.0  # seconds: so that recovery is noticed soon
 _TRUSTED_IDLE = 0.001  # seconds of idleness in which nothing can have happened, not even a frozen process
+_REST = 0.002  # seconds between two looks at whose time is up: in an overload, a look costs more than telling someone
 _LIFETIME_JITTER = 0.1  # fraction of max_lifetime by which a resource's own may be shorter
 
 
@@ -544,7 +545,7 @@ class Ledger(Generic[T]):
         return entry.state is not State.CLOSING and entry.doom is None
 
     def _next_due(self, now: float) -> float:
-        due = self.queue.next_look()
+        due = max(self.queue.next_look(), now + _REST)
         if self.queue.size:
             due = min(due, now + max(UPKEEP_PERIOD, now - self.queue.oldest_since()))
         if now < self.retry_at:

@@ -194,7 +194,8 @@ class _Life:
             self.outcomes[type(error).__name__] += 1
             if isinstance(error, PoolTimeout):
                 limit = self.pool.limits.acquire_timeout if step.timeout is None else step.timeout
-                assert math.isclose(trio.current_time() - started, limit, abs_tol=1e-9), "a time-out came early or late"
+                late = trio.current_time() - started - limit
+                assert -1e-9 < late < 0.002 + 1e-9, "a time-out came early or late"  # upkeep rests for 2 ms
         except GatedError:
             assert acquired, "an adapter's error reached a task that held nothing"
         except trio.Cancelled:

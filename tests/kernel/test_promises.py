@@ -1278,6 +1278,41 @@ async def test_upkeep_rests_however_short_the_times_are(autojump_clock: MockCloc
     assert watch.steps <= 105
 
 
+async def test_upkeep_tells_together_whose_time_is_up_at_almost_the_same_time(autojump_clock: MockClock) -> None:
+    """A thousand who came within a tenth of a second: it need not look a thousand times. Nobody is told much later."""
+    told: list[float] = []
+
+    async def wait(pool: FakePool) -> None:
+        came = trio.current_time()
+        await fail_to_acquire(pool, respool.PoolTimeout)
+        told.append(trio.current_time() - came)
+
+    async with respool.open_pool(GatedAdapter(), max_size=1, acquire_timeout=1) as pool, trio.open_nursery() as nursery:
+        nursery.start_soon(hold, pool, 10)
+        await wait_all_tasks_blocked()
+        looks = Looks(pool)
+        trio.lowlevel.add_instrument(looks)
+        for _ in range(1000):
+            nursery.start_soon(wait, pool)
+            await trio.sleep(0.0001)
+        await trio.sleep(5)
+        trio.lowlevel.remove_instrument(looks)
+    assert looks.count < 100
+    assert len(told) == 1000
+    assert 0.9999 < min(told) <= max(told) < 1.0021
+
+
+class Looks(trio.abc.Instrument):
+    """Counts the steps of a pool's upkeep."""
+
+    def __init__(self, pool: FakePool) -> None:
+        self.upkeep = f"respool {pool.name}: upkeep"
+        self.count = 0
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task.name == self.upkeep
+
+
 async def test_an_acquire_is_used_once(autojump_clock: MockClock) -> None:
     """Entering what `acquire` returned a second time is refused, above all while the first time is waiting."""
     async with respool.open_pool(GatedAdapter(), max_size=1) as pool:

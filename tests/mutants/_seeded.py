@@ -621,6 +621,12 @@ MUTANTS = [
         "now + max(UPKEEP_PERIOD, warn_hold)",
         "now + warn_hold",
     ),
+    Mutant(
+        "upkeep looks once for each of thousands whose time is up",
+        "_ledger.py",
+        "max(self.queue.next_look(), now + _REST)",
+        "self.queue.next_look()",
+    ),
     # Budgets.
     Mutant(
         "a pool gives a resource away that its min_size keeps",
