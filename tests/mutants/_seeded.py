@@ -500,6 +500,12 @@ MUTANTS = [
         "",
     ),
     Mutant(
+        "a pool made smaller counts on what leaves anyway",
+        "_ledger.py",
+        "if entry.state is not IDLE and self._stays(entry))",
+        "if entry.state not in (IDLE, State.CLOSING))",
+    ),
+    Mutant(
         "a pool made larger opens nothing for those who wait",
         "_ledger.py",
         "what min_size no longer protects\n        self.provide(now)\n",
