@@ -8,9 +8,11 @@ from __future__ import annotations
 import base64
 import logging
 import secrets
+import ssl
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -22,6 +24,8 @@ import respool_mysql
 import respool_postgres
 import respool_redis
 import trio
+import trustme
+from cryptography.hazmat.primitives import serialization
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from respool_http.httpx2 import PoolTransport
@@ -340,6 +344,30 @@ async def test_http(nginx_server: NginxServer, ears: Ears) -> None:
                 await pool.request("GET", f"{nginx_server.url}{target}")
             ears.hear(wrong.value)
         ears.hear(PoolTransport(pool))
+
+
+async def test_passphrases_of_keys(redis_server: RedisServer, tmp_path: Path, ears: Ears) -> None:
+    """Right and wrong ones, for the key of a client's certificate."""
+    certificate = trustme.CA().issue_cert("client.test")
+    key = serialization.load_pem_private_key(certificate.private_key_pem.bytes(), None)
+    right = ears.secret()
+    locked = serialization.BestAvailableEncryption(right.encode())
+    files = {"cert": tmp_path / "cert.pem", "key": tmp_path / "key.pem"}
+    certificate.cert_chain_pems[0].write_to_path(files["cert"])
+    files["key"].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked))
+    for passphrase in (right, ears.secret()):
+        address = f"rediss://127.0.0.1:{redis_server.port}"  # which does not speak TLS
+        of_redis: Any = {
+            "ssl_certfile": str(files["cert"]),
+            "ssl_keyfile": str(files["key"]),
+            "ssl_password": passphrase,
+        }
+        await use(ears, respool_redis.RedisAdapter(address, **of_redis))
+        of_mysql: Any = {"ssl_cert": str(files["cert"]), "ssl_key": str(files["key"]), "ssl_key_password": passphrase}
+        try:
+            ears.hear(respool_mysql.MySQLAdapter(**of_mysql))
+        except ssl.SSLError as error:
+            ears.hear(error)
 
 
 # What cannot be read must not be repeated.
