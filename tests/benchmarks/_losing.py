@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
 from typing import Any
 
 import attrs
@@ -50,6 +51,9 @@ class Borrowing:
     """How many connections it has opened. Default: how many the proxy has seen on which the server spoke."""
 
 
+OpenPool = Callable[[int], AbstractAsyncContextManager[Borrowing]]
+
+
 @attrs.frozen(kw_only=True)
 class Losing:
     """A benchmark whose contenders yield, for a URL, a function that opens a pool of a given size. Ours first."""
@@ -74,9 +78,10 @@ class Losing:
         with Proxied(url) as proxy:
             trial = Trial(loop, contender.prepare(proxy.url), proxy, self.patience)
             loop.run(trial.run, round(OPERATIONS * min(1.0, seconds)))
-            busy = self.busy
-            if busy is not None:
-                trial.counts["left_running"] = loop.run(trial.count_sleepers, lambda: busy(url))
+            if self.busy is not None:
+                # Not through the proxy: who a query belongs to is seen by the address of its connection.
+                busy = partial(self.busy, url)
+                trial.counts["left_running"] = loop.run(trial.count_sleepers, contender.prepare(url), busy)
             return {**trial.counts, **trial.summary()}
 
 
@@ -86,7 +91,7 @@ class Trial:
     def __init__(
         self,
         loop: Loop,
-        open_pool: Callable[[int], AbstractAsyncContextManager[Borrowing]],
+        open_pool: OpenPool,
         proxy: Proxied,
         patience: float,
     ) -> None:
@@ -190,10 +195,9 @@ class Trial:
 
     # What the server is left with.
 
-    async def count_sleepers(self, busy: Callable[[], int]) -> int:
+    async def count_sleepers(self, open_pool: OpenPool, busy: Callable[[], int]) -> int:
         """Cancel queries that would take long, and ask the server how many it is still at."""
-        self.proxy.change(Fault())
-        async with self.open_pool(SIZE) as pool:
+        async with open_pool(SIZE) as pool:
             assert pool.sleep is not None
             sleep = pool.sleep
 

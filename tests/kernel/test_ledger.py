@@ -274,6 +274,56 @@ def test_upkeep_is_due_when_a_back_off_ends() -> None:
     assert len(books.work()) == 1
 
 
+def sharing(max_size: int) -> tuple[Books, Books]:
+    """Two pools that share a budget."""
+    budget = Budget(max_size)
+    limits = Limits(max_size=max_size)
+    return Books(limits, budget=budget), Books(limits, budget=budget)
+
+
+def test_a_pool_for_which_nobody_waits_gives_way() -> None:
+    """Also to one that has as many resources, which it does not do while somebody waits for it."""
+    giver, taker = sharing(2)
+    lent = giver.acquire()
+    giver.do_all()
+    taker.acquire()
+    taker.do_all()
+    taker.acquire()
+    assert taker.work() == []
+    entry = lent.entry
+    assert entry is not None
+    giver.check_in(lent)
+    assert entry.state is State.CLOSING
+    giver.do_all()
+    assert [entry.state for entry in taker.work()] == [State.OPENING]
+
+
+def test_what_min_size_no_longer_keeps_gives_way() -> None:
+    """At once, to a pool for which somebody waits already."""
+    giver, taker = sharing(2)
+    giver.resize(1, 2)
+    (entry,) = idle(giver, 1)
+    taker.acquire()
+    taker.do_all()
+    taker.acquire()
+    assert entry.state is State.IDLE
+    giver.resize(0, 2)
+    assert entry.state is State.CLOSING
+
+
+def test_a_paused_pool_has_no_turn() -> None:
+    """Nobody who waits for it could use what another gave."""
+    giver, paused = sharing(1)
+    lent = giver.acquire()
+    giver.do_all()
+    paused.acquire()
+    paused.pause()
+    giver.now += 1
+    waiting = giver.acquire()
+    giver.check_in(lent)
+    assert giver.woken[-1] is waiting
+
+
 def test_hopeless_is_when_nothing_can_come_of_waiting() -> None:
     books = Books(Limits(max_size=2, max_opening=1))
     (entry,) = idle(books, 1)

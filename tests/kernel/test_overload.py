@@ -325,6 +325,32 @@ async def test_refused_as_soon_as_the_deadline_leaves_less_than_a_use_takes(auto
             nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("by_deadline", [True, False])
+async def test_callers_who_leave_at_their_deadline_show_an_overload(
+    autojump_clock: MockClock, by_deadline: bool
+) -> None:
+    """If they were first in line, or had been served in vain. Those who are cancelled for other reasons do not."""
+    async with open_pool(GatedAdapter(), max_size=1) as pool, trio.open_nursery() as nursery:
+        scopes = [trio.CancelScope() for _ in range(10)]
+
+        async def wait_in(scope: trio.CancelScope) -> None:
+            with scope:
+                await use(pool, 0)
+
+        await in_line(nursery, functools.partial(use, pool, math.inf))
+        await in_line(nursery, *(functools.partial(wait_in, scope) for scope in scopes))
+        await in_line(nursery, functools.partial(use, pool, 0, timeout=math.inf))
+        for scope in scopes:
+            if by_deadline:
+                scope.deadline = trio.current_time()
+            else:
+                scope.cancel()
+            await trio.sleep(0.01)
+        assert pool.statistics().waiting == 1
+        assert pool.statistics().overloaded is by_deadline
+        nursery.cancel_scope.cancel()
+
+
 async def test_the_hopeless_never_stand_in_line(autojump_clock: MockClock) -> None:
     """Refused before they could be served in vain, even first in line, in the moment in which a resource comes back."""
     async with open_pool(GatedAdapter(), max_size=1, validate_after=math.inf) as pool:
