@@ -54,10 +54,7 @@ class Subject:
 
 @attrs.define
 class Losses:
-    """What cancelling cost. A right pool has 0 of everything but `cancelled`, `completed`, `remade` and `exits`.
-
-    The last two are to be small.
-    """
+    """What cancelling cost. A right pool has 0 of everything but `cancelled`, `completed`, `refused` and `remade`."""
 
     cancelled: int = 0
     """Operations that were cancelled."""
@@ -79,10 +76,6 @@ class Losses:
     """Connections beyond the size of the pool that the server saw, the most at any look."""
     remade: int = 0
     """Connections made beyond the size of the pool."""
-    exits: list[float] = attrs.field(factory=list, repr=False)
-    """Seconds from each deadline until its task had left the block. Not measured at every point."""
-    wakes: list[float] = attrs.field(factory=list, repr=False)
-    """Seconds by which a task woke late meanwhile that did nothing but sleep: no pool can make `exits` any shorter."""
 
 
 async def at_every_point(subject: Subject, *, warm: bool) -> Losses:
@@ -137,21 +130,11 @@ async def in_a_storm(
     chance = random.Random(seed)
     questions = map(str, range(operations))
     async with opened_pool(subject, losses) as pool:
-        async with trio.open_nursery() as sleepers:
-            sleepers.start_soon(_sleep_soundly, losses)
-            async with trio.open_nursery() as users:
-                for _ in range(tasks):
-                    users.start_soon(use, subject, pool, losses, questions, chance, longest)
-            sleepers.cancel_scope.cancel()
+        async with trio.open_nursery() as users:
+            for _ in range(tasks):
+                users.start_soon(use, subject, pool, losses, questions, chance, longest)
         await look(subject, pool, losses)
     return losses
-
-
-async def _sleep_soundly(losses: Losses) -> None:
-    while True:
-        until = trio.current_time() + 0.003
-        await trio.sleep_until(until)
-        losses.wakes.append(trio.current_time() - until)
 
 
 @asynccontextmanager
@@ -182,7 +165,6 @@ async def use(
             answered = await _ask(subject, pool, question, losses)
         if scope.cancelled_caught:
             losses.cancelled += 1
-            losses.exits.append(trio.current_time() - scope.deadline)
             continue
         losses.completed += 1
         if not answered:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-
 import pytest
 
 from respool import open_pool
@@ -47,6 +45,5 @@ async def test_nothing_is_lost_in_storms(seed: int, kind: Kind, subject: Subject
     subject.proxy.fault = Fault(latency=0.002 * (seed % 2))
     losses = await in_a_storm(subject, seed=seed, longest=0.1)
     assert_nothing_lost(losses)
-    assert statistics.median(losses.exits) < statistics.median(losses.wakes) + 0.02
     if kind.recovers:
         assert losses.remade < 0.05 * losses.cancelled

@@ -27,9 +27,9 @@ def redis() -> Kind:
     return next(kind for kind in KINDS if kind.name == "redis")
 
 
-async def soaked(kind: Kind, **broken: Any) -> Account:
-    """A short run with something else for the kind's own."""
-    return await soak([attrs.evolve(kind, **broken)], seconds=1.5, seed=0, patience=1.0)
+async def soaked(kind: Kind, *, patience: float = 20.0, **broken: Any) -> Account:
+    """A short run with something else for the kind's own; with less `patience` where what is waited for never comes."""
+    return await soak([attrs.evolve(kind, **broken)], seconds=1.5, seed=0, patience=patience)
 
 
 def test_a_short_run_finds_nothing(servers_directory: Path) -> None:
@@ -93,7 +93,7 @@ FORGOTTEN: list[respool_redis.Connection] = []
 
 
 async def test_connections_that_are_not_closed_are_found(redis: Kind) -> None:
-    account = await soaked(redis, adapter=ForgetsToClose.from_url)
+    account = await soaked(redis, adapter=ForgetsToClose.from_url, patience=1)
     for connection in FORGOTTEN:
         connection.close_now()
     FORGOTTEN.clear()
@@ -128,13 +128,13 @@ async def test_errors_that_nobody_expects_are_found(redis: Kind) -> None:
 class ClosesInItsOwnTime(respool_redis.RedisAdapter):
     async def close(self, resource: respool_redis.Connection) -> None:
         with trio.CancelScope(shield=True):
-            await trio.sleep(2)
+            await trio.sleep(4)
         await super().close(resource)
 
 
 async def test_slots_that_are_lost_are_found(redis: Kind) -> None:
     """For as long as anybody has patience for, anyway."""
-    account = await soaked(redis, adapter=ClosesInItsOwnTime.from_url)
+    account = await soaked(redis, adapter=ClosesInItsOwnTime.from_url, patience=1)
     assert account.tallies["redis"].losses.lost_slots > 0
     assert not account.is_clean
 

@@ -130,7 +130,6 @@ async def _live(venue: Venue, chance: random.Random, ends: float) -> None:
                 if suddenly:
                     life.cancel()
     tally.pools += 1
-    tally.losses.exits.clear()
     with trio.move_on_after(venue.patience):
         while venue.stage.proxy.open:  # noqa: ASYNC110 - what is closed takes a moment to arrive
             await trio.sleep(0.001)

@@ -36,13 +36,11 @@ async def test_a_cancelled_query_is_killed_and_its_connection_lives(
 ) -> None:
     """The task leaves at once; the next command of the same borrower finds the connection in order."""
     number = connection.thread_id()
-    started = trio.current_time()
-    with trio.move_on_after(0.1):
-        await connection.execute("SELECT SLEEP(1000)")
-    assert trio.current_time() - started < 0.5
-    assert not connection.is_clean()
-    assert await value(connection, "SELECT 'next'") == "next"
-    assert trio.current_time() - started < 2
+    with trio.fail_after(30):  # not a thousand, however busy the machine
+        with trio.move_on_after(0.1):
+            await connection.execute("SELECT SLEEP(1000)")
+        assert not connection.is_clean()
+        assert await value(connection, "SELECT 'next'") == "next"
     assert connection.thread_id() == number
     assert not await running(observer, "SLEEP(1000)")
 

@@ -424,7 +424,6 @@ async def test_nobody_comes_between_while_a_connection_is_recovered(connection: 
     with trio.move_on_after(0.05):
         await connection.execute("SELECT SLEEP(1000)")
     recovered = trio.Event()
-    refused = 0
 
     async def go_on() -> None:
         assert await (await connection.execute("SELECT 1")).fetchone() == (1,)
@@ -436,9 +435,7 @@ async def test_nobody_comes_between_while_a_connection_is_recovered(connection: 
         while not recovered.is_set():
             with pytest.raises(trio.BusyResourceError):
                 await connection.execute("SELECT 2")
-            refused += 1
             await trio.sleep(0.002)
-    assert refused > 10
 
 
 async def test_tasks_may_run_in_greenlets_of_their_own(server: MariaDBServer) -> None:
