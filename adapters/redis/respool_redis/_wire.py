@@ -63,10 +63,16 @@ class Exchange:
         self.commands = commands
         self.replies: list[Any] = []
 
+    def unwrap(self) -> None:
+        """Be what its task is sent when it is woken, like a respool lease: to make an `outcome.Value` costs as much."""
+
     def unpark(self, _: object) -> trio.lowlevel.Abort:
         """Trio cancels the parked task."""
         self.task = None
         return trio.lowlevel.Abort.SUCCEEDED
+
+
+_wake: Callable[[Any, Any], object] = reschedule  # asks only for an `unwrap` of what it sends
 
 
 class Wire:
@@ -324,7 +330,7 @@ class Wire:
         self._heir = next((exchange for exchange in self._owed if exchange.task is not None), None)
         if self._heir is not None:
             assert self._heir.task is not None
-            reschedule(self._heir.task)
+            _wake(self._heir.task, self._heir)
             self._heir.task = None
         elif writer_wanted and self._room:
             self._room.unpark()
@@ -466,7 +472,7 @@ class Wire:
                 owed.popleft()
                 exchange.settled = True
                 if exchange.task is not None:
-                    reschedule(exchange.task)
+                    _wake(exchange.task, exchange)
                     exchange.task = None
                 else:
                     self._settled_unparked(exchange)
@@ -498,7 +504,7 @@ class Wire:
             exchange.error.__cause__ = error
             exchange.settled = True
             if exchange.task is not None:
-                reschedule(exchange.task)
+                _wake(exchange.task, exchange)
                 exchange.task = None
             else:
                 self._settled_unparked(exchange)
