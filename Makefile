@@ -10,8 +10,8 @@ INPUTS := Makefile $(addsuffix /pyproject.toml,$(DISTRIBUTIONS))
 
 .PHONY: test oldest check audit demo bench soak mutants docs build servers clean
 
-# The same commit gives the same bytes.
-export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null)
+# The same commit gives the same bytes. Without git, or outside a clone: the build backend's own default.
+export SOURCE_DATE_EPOCH := $(or $(shell git log -1 --format=%ct 2>/dev/null),1580601600)
 
 test: $(VENV)/installed servers
 	$(BIN)/pytest $(ARGS)
