@@ -35,10 +35,10 @@ import attrs
 from ._budget import Budget
 from ._entry import Discard, Entry, Lease, State
 from ._limits import Limits
-from ._queue import UPKEEP_PERIOD, Priority, Queue
+from ._queue import Priority, Queue
 from ._statistics import BOUNDS, Histogram
 
-__all__ = ["Ledger"]
+__all__ = ["UPKEEP_PERIOD", "Ledger"]
 
 T = TypeVar("T")
 
@@ -50,6 +50,7 @@ NORMAL = Priority.NORMAL
 
 _FIRST_BACKOFF = 0.1  # seconds: upper bound of the first wait after a failed open
 _LONGEST_BACKOFF = 5.0  # seconds: so that recovery is noticed soon
+UPKEEP_PERIOD = 0.1  # seconds: how soon to look around when somebody waits; less and less often if it lasts
 _TRUSTED_IDLE = 0.001  # seconds of idleness in which nothing can have happened, not even a frozen process
 _REST = 0.002  # seconds between two looks at whose time is up: in an overload, a look costs more than telling someone
 _LIFETIME_JITTER = 0.1  # fraction of max_lifetime by which a resource's own may be shorter

@@ -41,10 +41,10 @@ from ._clocks import ClockWatch
 from ._deadlock import blocked_for_certain
 from ._entry import Entry, Lease, State
 from ._errors import LeaseRevoked, OpenFailed, PoolClosed, PoolDeadlock, PoolError, PoolOverloaded, PoolTimeout
-from ._ledger import Ledger
+from ._ledger import UPKEEP_PERIOD, Ledger
 from ._limits import Limits, Options, limits_from
 from ._misuse import NotAwaitable, awaitable, instruments_from, refuse_async_hooks
-from ._queue import UPKEEP_PERIOD, Priority
+from ._queue import Priority
 from ._statistics import PoolStatistics
 from ._urls import adapter_from_url
 from .abc import Adapter, Instrument, Verdict

@@ -29,13 +29,12 @@ from typing import Generic, TypeVar
 
 from ._entry import Lease
 
-__all__ = ["UPKEEP_PERIOD", "Priority", "Queue"]
+__all__ = ["Priority", "Queue"]
 
 T = TypeVar("T")
 
 _OVERLOADED_SHARE = 1 / 8
 _AVERAGED_OVER = 32
-UPKEEP_PERIOD = 0.1  # seconds: how soon to look around when somebody waits; less and less often if it lasts
 _HORIZON = 1.0  # seconds: how far to look ahead at least
 _SLACK = 64  # leases that left, for which it is not worth looking through the rest
 

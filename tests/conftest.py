@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import MariaDBServer, NginxServer, PgBouncerServer, PostgresServer, RedisServer
+from tests.servers import MariaDBServer, NginxServer, PostgresServer, RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -23,13 +23,6 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def fresh_postgres_server() -> Iterator[PostgresServer]:
     with PostgresServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def pgbouncer_server(postgres_server: PostgresServer) -> Iterator[PgBouncerServer]:
-    """In transaction mode."""
-    with PgBouncerServer(postgres_server) as server:
         yield server
 
 

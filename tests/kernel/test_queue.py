@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from respool._entry import Lease
-from respool._queue import UPKEEP_PERIOD, Priority, Queue
+from respool._ledger import UPKEEP_PERIOD
+from respool._queue import Priority, Queue
 
 
 class Remembered(Lease[Any]):
