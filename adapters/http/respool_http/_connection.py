@@ -132,7 +132,9 @@ class Connection:
           ReadTimeout, WriteTimeout: also `trio.TooSlowError`.
           NotReusable: an earlier exchange on this connection is still under way, or did not end where it should.
         """
-        return RequestContext(self, method, target, headers, body, read_timeout, write_timeout)
+        request = RequestContext(method, target, headers, body, read_timeout, write_timeout)
+        request.connection = self
+        return request
 
     async def renew(self) -> None:
         """Close the socket and connect anew, in the same place: whatever held this connection holds a fresh one.
@@ -376,17 +378,18 @@ class RequestContext:
         "write_timeout",
     )
 
+    connection: Connection  # set before it is entered, or by entering
+
     def __init__(
         self,
-        connection: Connection,
         method: str,
         target: str,
         headers: HeaderInput,
         body: Body,
         read_timeout: float,
         write_timeout: float,
+        progress: Progress | None = None,
     ) -> None:
-        self.connection = connection
         self.method = method
         self.target = target
         self.headers = headers
@@ -394,7 +397,7 @@ class RequestContext:
         self.read_timeout = read_timeout
         self.write_timeout = write_timeout
         self.upload: Upload | None = None
-        self.progress: Progress | None = None
+        self.progress = progress
 
     def __aenter__(self) -> Coroutine[Any, Any, Response]:
         return self.connection.begin(self)

@@ -122,15 +122,8 @@ class PooledRequest(RequestContext):
         connect_timeout: float,
         progress: Progress | None = None,
     ) -> None:
+        super().__init__(method, target, headers, body, read_timeout, write_timeout, progress)
         self._lease = lease
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.body = body
-        self.read_timeout = read_timeout
-        self.write_timeout = write_timeout
-        self.upload = None
-        self.progress = progress
         self._retries = retries
         self._connect_timeout = connect_timeout
 
@@ -155,8 +148,7 @@ class PooledRequest(RequestContext):
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if self.upload is not None:
-                await self.upload.aclose()
+            await super().__aexit__(exc_type, exc, traceback)
         finally:
             await self._lease.__aexit__(exc_type, exc, traceback)
 

@@ -400,10 +400,10 @@ class Wire(connections.Connection):
                 raise self.lost(exc) from exc
         return sock
 
-    def lost(self, error: OSError | EOFError) -> err.OperationalError:
-        """Close, and return what PyMySQL would raise for `error`."""
+    def lost(self, error: OSError | EOFError) -> Exception:
+        """Close, and return what PyMySQL would raise for `error`; if it was closed already, what Trio would."""
         if self._sock is None:
-            raise trio.ClosedResourceError("another task has closed this MySQL connection") from error
+            return trio.ClosedResourceError("another task has closed this MySQL connection")
         sending = self._sock.sending
         self._force_close()
         if sending:

@@ -152,13 +152,13 @@ def _tls(options: dict[str, Any]) -> RedisSSLContext:
 def _check(url: str) -> None:
     """Refuse what would make a password part of an address, or of an error's text. redis-py's message quotes it."""
     try:
-        netloc = urlsplit(url).netloc
-        urlsplit(url).port  # noqa: B018  # computed, and checked, when it is asked for
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # computed, and checked, when it is asked for
     except ValueError:
         raise ValueError(f"the URL's host or port cannot be read; {_ESCAPES}") from None
     if "://" not in url:
         raise ValueError("a URL such as redis://user@host:6379/0 is needed")
-    if "@" in url and "@" not in netloc:
+    if "@" in url and "@" not in parts.netloc:
         raise ValueError(f"the URL has an @ behind its host; {_ESCAPES}, and elsewhere @ as %40")
 
 
