@@ -6,7 +6,6 @@ import itertools
 import re
 import struct
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -23,16 +22,12 @@ import trio
 from respool.abc import Adapter
 from tests.adapters.misbehaving import serving
 from tests.adapters.mysql import scripted
+from tests.footprint import resident_memory
 
 LIMIT = 1 << 20  # bytes: what the adapters are told to put up with
 HARM = 1 << 28  # bytes that a server sends before it has had enough
-ROOM = 64  # MiB by which this process may grow: much more than LIMIT, much less than HARM
+ROOM = 1 << 26  # bytes by which this process may grow: much more than LIMIT, much less than HARM
 PIECE = bytes(1 << 16)
-
-
-def resident() -> float:
-    """MiB of memory in use. The drivers' C code counts as well."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / (1 << 20)
 
 
 @attrs.define
@@ -40,14 +35,14 @@ class Watch:
     """Looks at the memory while a server sends."""
 
     stream: trio.SocketStream
-    start: float = attrs.field(factory=resident)
-    peak: float = 0.0
+    start: int = attrs.field(factory=resident_memory)
+    peak: int = 0
     sent: int = 0
 
     async def send(self, data: bytes) -> None:
         await self.stream.send_all(data)
         self.sent += len(data)
-        self.peak = max(self.peak, resident() - self.start)
+        self.peak = max(self.peak, resident_memory() - self.start)
 
     async def flood(self, piece: bytes) -> None:
         """Send `piece` again and again."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import itertools
+import os
+import signal
+import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,24 @@ def imports(module: str, file: Path) -> Iterator[str]:
             base = package[: len(package) - node.level + 1] if node.level else []
             origin = ".".join([*base, *([node.module] if node.module else [])])
             yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def stopped_by_ctrl_c(command: Sequence[str], directory: Path, *, at: Callable[[str], bool]) -> None:
+    """Run a program whose servers live in a directory, press Ctrl-C when it says a certain line; it leaves nothing."""
+    environment = os.environ | {"TMPDIR": str(directory)}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as program:
+        assert program.stdout is not None
+        assert any(map(at, program.stdout))
+        assert processes_in(directory)
+        program.send_signal(signal.SIGINT)
+        rest = program.stdout.read()
+        assert program.wait(20) == 130, rest
+    assert rest.endswith("Stopped. Nothing is left running.\n")
+    assert "Traceback" not in rest
+    assert processes_in(directory) == []
+    assert list(directory.iterdir()) == []
 
 
 def processes_in(directory: Path) -> list[str]:

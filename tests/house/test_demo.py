@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 import respool
 from examples.demonstration import load
 from examples.demonstration.embedded import embedded
-from tests.house._house import ROOT, processes_in
+from tests.house._house import ROOT, processes_in, stopped_by_ctrl_c
 
 TITLES = ("PostgreSQL", "MariaDB", "Redis", "nginx", "embedded server")
 COMMAND = [sys.executable, "-W", "error", "-m", "examples.demo", "--plain"]
@@ -48,27 +47,9 @@ def test_it_shows_what_pooling_buys_and_survives(servers_directory: Path) -> Non
 @pytest.mark.parametrize("phase", ["no pool:", "server restarted under load:"])
 def test_ctrl_c_leaves_nothing_running(servers_directory: Path, phase: str) -> None:
     """Wherever it is stopped, its server and its files are gone when it is."""
-    with subprocess.Popen(
-        [*COMMAND, "postgres", "--seconds=0.4"],
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(servers_directory)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as demo:
-        assert demo.stdout is not None
-        for line in demo.stdout:
-            if line.rstrip().endswith(phase):
-                break
-        assert processes_in(servers_directory)
-        demo.send_signal(signal.SIGINT)
-        rest = demo.stdout.read()
-        assert demo.wait(20) == 130, rest
-
-    assert rest.endswith("Stopped. Nothing is left running.\n")
-    assert "Traceback" not in rest
-    assert processes_in(servers_directory) == []
-    assert list(servers_directory.iterdir()) == []
+    stopped_by_ctrl_c(
+        [*COMMAND, "postgres", "--seconds=0.4"], servers_directory, at=lambda line: line.rstrip().endswith(phase)
+    )
 
 
 @pytest.mark.parametrize(("name", "server"), [("postgres", "PostgresServer"), ("mariadb", "MariaDBServer")])

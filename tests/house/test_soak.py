@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 import respool_redis
 import trio
 
-from tests.house._house import ROOT, processes_in
+from tests.house._house import ROOT, processes_in, stopped_by_ctrl_c
 from tests.kinds import KINDS, Kind
 from tests.soak._account import Account
 from tests.soak._soak import soak
@@ -56,26 +55,9 @@ def test_a_short_run_finds_nothing(servers_directory: Path) -> None:
 
 
 def test_ctrl_c_leaves_nothing_running(servers_directory: Path) -> None:
-    with subprocess.Popen(
-        [*COMMAND, "redis", "http", "--seconds=60"],
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(servers_directory)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith("lap 1,"):
-                break
-        assert processes_in(servers_directory)
-        process.send_signal(signal.SIGINT)
-        rest = process.stdout.read()
-        assert process.wait(20) == 130, rest
-    assert rest.endswith("Stopped. Nothing is left running.\n")
-    assert "Traceback" not in rest
-    assert processes_in(servers_directory) == []
-    assert list(servers_directory.iterdir()) == []
+    stopped_by_ctrl_c(
+        [*COMMAND, "redis", "http", "--seconds=60"], servers_directory, at=lambda line: line.startswith("lap 1,")
+    )
 
 
 async def test_nothing_is_found_where_nothing_is_broken(redis: Kind) -> None:

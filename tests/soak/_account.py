@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from pathlib import Path
 
 import attrs
 
 from tests.footprint import Footprint
 from tests.storms import Losses
 
-__all__ = ["Account", "Tally", "resident_memory"]
+__all__ = ["Account", "Tally"]
 
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 # What caches and fragments may take, however long it runs.
 _DRIFT = 20_000_000  # bytes
 _DRIFT_IN_PIECES = 20_000
@@ -116,8 +113,3 @@ class Account:
 def _row(name: str, values: object) -> str:
     assert isinstance(values, (list, dict))
     return f"{name:24}" + "".join(f"{value:>12,}" if isinstance(value, int) else f"{value:>12}" for value in values)
-
-
-def resident_memory() -> int:
-    """Bytes of this process."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE

@@ -14,12 +14,12 @@ import trio
 
 from respool import LeaseRevoked, OpenFailed, Options, PoolClosed, PoolOverloaded, PoolTimeout, open_pool
 from tests.fault_proxy import FaultProxy
-from tests.footprint import Footprint
+from tests.footprint import Footprint, resident_memory
 from tests.kinds import Kind
 from tests.storms import Subject, count_orphans, look, use
 from tests.troubles import NETWORK_TROUBLES, SERVER_TROUBLES, Stage
 
-from ._account import Account, Tally, resident_memory
+from ._account import Account, Tally
 from ._changes import CHANGES
 
 __all__ = ["soak"]
