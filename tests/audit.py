@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import re
 import subprocess
 import sys
 from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.house._house import PROJECTS, project
 
@@ -68,9 +70,7 @@ def closure(names: list[str]) -> set[str]:
 
 def canonical(requirement: str) -> str:
     """A requirement's name, as pip-audit spells it."""
-    match = re.match(r"[A-Za-z0-9._-]+", requirement)
-    assert match is not None
-    return re.sub(r"[-_.]+", "-", match[0]).lower()
+    return canonicalize_name(Requirement(requirement).name)
 
 
 if __name__ == "__main__":

@@ -52,6 +52,5 @@ def fresh_redis_server() -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="session")
 def nginx_server() -> Iterator[NginxServer]:
-    """``/echo?question`` answers with the question."""
-    with NginxServer(extra="location /echo { return 200 $args; }") as server:
+    with NginxServer() as server:
         yield server

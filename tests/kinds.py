@@ -91,7 +91,7 @@ KINDS = [
     ),
     Kind(
         name="http",
-        server=lambda: NginxServer(extra="location /echo { return 200 $args; }"),
+        server=NginxServer,
         adapter=respool_http.HTTPAdapter.from_url,
         ask=_ask_http,
         error=respool_http.HTTPError,

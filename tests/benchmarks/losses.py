@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
+import attrs
 import trio
 
 import respool
@@ -35,8 +36,7 @@ def _ours(adapter_from_url: Any, ask: Any, sleep: Any = None) -> Any:
     @asynccontextmanager
     async def opened(url: str, size: int) -> AsyncIterator[Borrowing]:
         async with respool.open_pool(adapter_from_url(url), max_size=size, acquire_timeout=PATIENCE) as pool:
-            borrowing = _borrowing(pool.acquire, ask, sleep)
-            yield Borrowing(use=borrowing.use, sleep=borrowing.sleep, opened=lambda: pool.statistics().opened)
+            yield attrs.evolve(_borrowing(pool.acquire, ask, sleep), opened=lambda: pool.statistics().opened)
 
     return opened
 
@@ -193,17 +193,14 @@ def redis_server() -> Iterator[str]:
 
 
 async def _ask_redis(connection: Any, question: str) -> str:
-    return str((await connection.echo(question)).decode())
+    answer = await connection.echo(question)
+    return answer if isinstance(answer, str) else str(answer.decode())
 
 
 def respool_redis() -> Any:
     from respool_redis import RedisAdapter
 
-    async def ask(connection: Any, question: str) -> str:
-        answer = await connection.echo(question)
-        return answer if isinstance(answer, str) else str(answer.decode())
-
-    return _ours(RedisAdapter, ask)
+    return _ours(RedisAdapter, _ask_redis)
 
 
 @asynccontextmanager

@@ -27,6 +27,7 @@ http {{
         listen {host}:{port}{ssl};
         listen unix:{directory}/socket;
         root {directory}/files;
+        location /echo {{ return 200 $args; }}
         {certificate}
         {extra}
     }}
@@ -35,7 +36,7 @@ http {{
 
 
 class NginxServer(Server):
-    """nginx, serving files over HTTP/1.1.
+    """nginx, serving files over HTTP/1.1. ``/echo?question`` answers with the question.
 
     Args:
       files: what it serves, path to content. More may be written into ``directory / "files"`` at any time.
