@@ -60,8 +60,10 @@ async def paused(stage: Stage, chance: random.Random) -> None:
 
 
 async def restarted(stage: Stage, chance: random.Random) -> None:
-    """The server is shut down as an administrator would, and started again."""
-    await stage.server.restart_async()
+    """The server is shut down as an administrator would; later it starts again."""
+    await stage.server.stop_async()
+    await trio.sleep(_while(chance))
+    await stage.server.start_async()
 
 
 async def refused(stage: Stage, chance: random.Random) -> None:
