@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from respool import Budget, Limits, Priority
 from respool._entry import TRANSITIONS, Discard, Entry, Lease, State
 from respool._ledger import Ledger
+from tests.kernel.counting import counted_calls
 
 
 @attrs.define(eq=False)
@@ -370,11 +369,9 @@ def test_a_lease_is_returned_once() -> None:
 
 def calls_of(function: Callable[..., None], *arguments: object) -> int:
     """How many calls of functions this one makes."""
-    calls = itertools.count()
-    sys.setprofile(lambda *_: next(calls))
-    function(*arguments)
-    sys.setprofile(None)
-    return next(calls)
+    with counted_calls() as calls:
+        function(*arguments)
+    return calls.made
 
 
 def calls_beside(ledgers: int) -> list[int]:
@@ -773,10 +770,7 @@ class Ledgers(RuleBasedStateMachine):
         """When everything goes well from here, everybody is served; and when the pool is closed, nothing is left."""
         if not hasattr(self, "all"):
             return
-        for each in self.all:
-            if not each.books.ledger.closed:
-                each.books.resume()
-        self.let_all_go_well()
+        self.come_to_rest()
         for each in self.all:
             self.here = each
             ledger = self.books.ledger
@@ -787,6 +781,13 @@ class Ledgers(RuleBasedStateMachine):
             self.notice()
             self.succeed_all()
             assert not ledger.entries
+
+    def come_to_rest(self) -> None:
+        """Let everything go well, and everybody end, until nobody needs more."""
+        for each in self.all:
+            if not each.books.ledger.closed:
+                each.books.resume()
+        self.let_all_go_well()
 
     def let_all_go_well(self) -> None:
         for _ in range(1000):
@@ -889,21 +890,19 @@ class BudgetMachine(Ledgers):
                     others = [other for rival in self.all if rival.has_to_spare() for other in rival.books.ledger.idle]
                     assert all(entry.idle_since <= other.idle_since for other in others), "not the coldest"
 
-    def teardown(self) -> None:
-        """Also, when nobody needs more, every ledger has its ``min_size``."""
-        if not hasattr(self, "all"):
-            return
-        for each in self.all:
-            if not each.books.ledger.closed:
-                each.books.resume()
-        self.let_all_go_well()
+    def come_to_rest(self) -> None:
+        """When nobody needs more, every ledger has its ``min_size``."""
+        super().come_to_rest()
         for _ in range(3):
             self.sleep(700)  # until what is idle for nothing has been closed
             self.let_all_go_well()
         for each in self.all:
             assert each.books.ledger.closed or each.staying() >= each.books.limits.min_size
+
+    def teardown(self) -> None:
+        """And when all are closed, the budget has room for everything."""
         super().teardown()
-        assert self.budget.size == 0
+        assert not hasattr(self, "all") or self.budget.size == 0
 
 
 BudgetMachine.TestCase.settings = settings(

@@ -10,7 +10,6 @@ import functools
 import itertools
 import math
 import signal
-import sys
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,6 +23,7 @@ from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 import respool
 from respool import Verdict
 from respool.testing import FakeResource, Gate, GatedAdapter, GatedError, Hook, cancel_everywhere
+from tests.kernel.counting import counted_calls
 
 FakePool = respool.Pool[FakeResource]
 
@@ -1239,16 +1239,14 @@ async def test_thousands_of_time_outs_at_once_do_not_stop_the_program(autojump_c
 
 async def calls_of_time_outs(waiting: int) -> int:
     """How many calls of functions, and steps of generators, it takes to tell so many waiters that their time is up."""
-    calls = itertools.count()
     async with respool.open_pool(GatedAdapter(), max_size=1) as pool, pool.acquire(), trio.open_nursery() as nursery:
         for _ in range(waiting):
             nursery.start_soon(fail_to_acquire, pool, respool.PoolTimeout)
         await wait_all_tasks_blocked()
-        sys.setprofile(lambda *_: next(calls))
-        await trio.sleep(pool.limits.acquire_timeout + 1)
-        sys.setprofile(None)
+        with counted_calls() as calls:
+            await trio.sleep(pool.limits.acquire_timeout + 1)
         assert pool.statistics().timeouts == waiting
-    return next(calls)
+    return calls.made
 
 
 @pytest.mark.parametrize(("start", "idle"), [(4.3, 3.4), (7.3, 4.4), (2.6, 1.7)])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
-import itertools
 import math
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
@@ -19,6 +17,7 @@ from respool import Budget, KeyedPool, OpenFailed, Pool, PoolClosed, PoolTimeout
 from respool._ledger import Ledger
 from respool.abc import Verdict
 from respool.testing import FakeResource, GatedAdapter, GatedError
+from tests.kernel.counting import counted_calls
 
 FakePool = Pool[FakeResource]
 FakeKeyedPool = KeyedPool[str, FakeResource]
@@ -600,11 +599,9 @@ async def calls_of_a_lease(keys: int, size: int) -> tuple[int, int]:
 
 
 async def calls_of(function: Callable[..., Awaitable[None]], *arguments: object) -> int:
-    calls = itertools.count()
-    sys.setprofile(lambda *_: next(calls))
-    await function(*arguments)
-    sys.setprofile(None)
-    return next(calls)
+    with counted_calls() as calls:
+        await function(*arguments)
+    return calls.made
 
 
 async def test_a_lease_costs_the_same_however_many_keys_there_are(autojump_clock: MockClock) -> None:

@@ -47,6 +47,19 @@ async def silent(stream: trio.SocketStream) -> None:
         pass
 
 
+def deaf_until(release: trio.Event, received: bytearray) -> Script:
+    """A server that takes SETs only when it is released, and answers them when the last has come."""
+
+    async def script(stream: trio.SocketStream) -> None:
+        await release.wait()
+        async for data in stream:
+            received.extend(data)
+            if received.endswith(b"\r\nlast\r\n"):
+                await stream.send_all(b"+OK\r\n" * received.count(b"*3\r\n$3\r\nSET"))
+
+    return script
+
+
 async def silent_and_deaf(_: trio.SocketStream) -> None:
     await trio.sleep_forever()
 
@@ -100,14 +113,7 @@ async def test_a_command_cancelled_before_it_was_written_is_withdrawn() -> None:
     received = bytearray()
     release = trio.Event()
 
-    async def script(stream: trio.SocketStream) -> None:
-        await release.wait()
-        async for data in stream:
-            received.extend(data)
-            if received.endswith(b"\r\nlast\r\n"):
-                await stream.send_all(b"+OK\r\n" * received.count(b"*3\r\n$3\r\nSET"))
-
-    async with connected(script) as connection, trio.open_nursery() as nursery:
+    async with connected(deaf_until(release, received)) as connection, trio.open_nursery() as nursery:
         nursery.start_soon(connection.set, "k", b"x" * 20_000_000)
         await trio.testing.wait_all_tasks_blocked()
         with trio.move_on_after(0) as scope:
@@ -128,14 +134,7 @@ async def test_a_command_cancelled_in_the_queue_is_withdrawn() -> None:
     received = bytearray()
     release = trio.Event()
 
-    async def script(stream: trio.SocketStream) -> None:
-        await release.wait()
-        async for data in stream:
-            received.extend(data)
-            if received.endswith(b"\r\nlast\r\n"):
-                await stream.send_all(b"+OK\r\n" * received.count(b"*3\r\n$3\r\nSET"))
-
-    async with connected(script) as connection, trio.open_nursery() as nursery:
+    async with connected(deaf_until(release, received)) as connection, trio.open_nursery() as nursery:
         while connection._wire._backlog < 150_000:
             nursery.start_soon(connection.set, "k", b"x" * 100_000)
             await trio.testing.wait_all_tasks_blocked(0.01)  # the network takes a little more after a moment
