@@ -1,8 +1,8 @@
 """A MySQL connection's socket: awaited natively, and what PyMySQL takes for a blocking one.
 
-PyMySQL's code runs in a greenlet. Where it would block, :func:`wait` hands the greenlet's parent (the coroutine that
-`Connection` drives it from) something to await, and returns what came of it. Nothing else in the package switches
-out of a greenlet.
+PyMySQL's code that may have to wait runs in a greenlet. Where it would block, :func:`wait` hands the greenlet's parent
+(the coroutine that `Connection` drives it from) something to await, and returns what came of it. Nothing else in the
+package switches out of a command.
 
 A socket is its own read buffer as well: one ``recv`` takes whatever has arrived, and packets are parsed where they lie.
 """

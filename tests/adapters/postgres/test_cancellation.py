@@ -313,18 +313,18 @@ async def test_a_commit_under_way_is_finished(server: PostgresServer, connection
     await connection.execute("DROP TABLE IF EXISTS checked; CREATE TABLE checked (i int)")
     await connection.execute(
         "CREATE OR REPLACE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END $$"
+        "$$ BEGIN PERFORM pg_sleep(1); RETURN NULL; END $$"
     )
     await connection.execute(
         "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON checked DEFERRABLE INITIALLY DEFERRED "
         "FOR EACH ROW EXECUTE FUNCTION slowly()"
     )
 
-    async def block() -> None:
+    with trio.CancelScope() as scope:
         async with connection.transaction():
             await connection.execute("INSERT INTO checked VALUES (1)")
-
-    await interrupt(block, after=0.1)
+            scope.deadline = trio.current_time() + 0.1
+    assert scope.cancelled_caught
     assert await value(connection, "SELECT count(*) FROM checked") == 1
     assert connection.info.transaction_status == TransactionStatus.IDLE
 
