@@ -3,14 +3,16 @@
 There is a line for each `Priority`, served strictly in that order. Within a line it is first come, first served, for
 as long as that serves anybody: **the pool is overloaded from the moment when more than one in eight of the leases
 leaving the queue (a moving average over about 32 of them) ran out of time, either although they were first in line or
-once they were being served, until the queue is empty.** While it is overloaded the newest waiter is served first.
+once they were being served, until the queue is empty or it is less than one in 32.** While it is overloaded the newest
+waiter is served first, but for every 16th time, which is the oldest's.
 
 Why: under a standing overload everybody who is served first come, first served has waited for almost as long as its
 caller will live, so that each use is slow and many are in vain; somebody must go unserved whatever the order, and the
 newest have the most time left to make use of a resource. Why only then: newest first starves whoever is patient, so
 a pool that is merely busy, or one with a few impatient callers behind many patient ones, must never do it. Only a
 lease that was *first* when its time ran out proves that order, not patience, is what failed. Callers that are cancelled
-for other reasons than their deadline prove nothing.
+for other reasons than their deadline prove nothing. The oldest has its turn even then, because a queue that is never
+empty may have patient waiters in it, who would never be served; it costs a sixteenth of what can be done at the most.
 
 Adaptive LIFO is from B. Maurer, "Fail at Scale", ACM Queue 13(8), 2015, which switches on queue length over time, like
 CoDel. A pool on Trio knows its waiters' deadlines, which is what both of those try to guess.
@@ -34,7 +36,9 @@ __all__ = ["Priority", "Queue"]
 T = TypeVar("T")
 
 _OVERLOADED_SHARE = 1 / 8
+_RELAXED_SHARE = 1 / 32
 _AVERAGED_OVER = 32
+_TURNS = 16
 _HORIZON = 1.0  # seconds: how far to look ahead at least
 _SLACK = 64  # leases that left, for which it is not worth looking through the rest
 
@@ -52,12 +56,13 @@ class Priority(enum.IntEnum):
 class Queue(Generic[T]):
     """Leases in line. Keeps in mind whose time will be up soon, so as to tell without looking at everyone."""
 
-    __slots__ = ("_horizon", "_late_share", "_lines", "_pushed", "_soon", "_vacant", "overloaded", "size")
+    __slots__ = ("_horizon", "_late_share", "_lines", "_pushed", "_soon", "_turn", "_vacant", "overloaded", "size")
 
     def __init__(self) -> None:
         self.size = 0  # leases in all lines
         self.overloaded = False
         self._late_share = 0.0
+        self._turn = 0  # of how many since the oldest had its own
         # Who leaves from the middle of a line leaves a vacant place, until it comes to an end of the line: there is
         # always somebody waiting at either end. An OrderedDict has no such places, at three times the cost of a deque.
         self._lines: tuple[deque[Lease[T]], ...] = tuple(deque() for _ in Priority)
@@ -102,7 +107,7 @@ class Queue(Generic[T]):
         """Take out the lease to serve next. There must be one."""
         urgent, normal, bulk = self._lines
         line = urgent or normal or bulk
-        lease = line.pop() if self.overloaded else line.popleft()
+        lease = line.pop() if self.overloaded and self._newest_is_next() else line.popleft()
         lease.waits = False
         self.size -= 1
         if self._vacant:
@@ -148,10 +153,15 @@ class Queue(Generic[T]):
             heapq.heappop(self._soon)
         return min(self._soon[0][0], self._horizon) if self._soon else self._horizon
 
+    def _newest_is_next(self) -> bool:
+        self._turn = (self._turn + 1) % _TURNS
+        return self._turn > 0
+
     def _note_success(self) -> None:
-        if self.size:
-            self._late_share -= self._late_share / _AVERAGED_OVER
-        else:
+        self._late_share -= self._late_share / _AVERAGED_OVER
+        if self._late_share < _RELAXED_SHARE:
+            self.overloaded = False
+        if not self.size:
             self._relax()
 
     def _note_failure(self) -> None:
@@ -161,6 +171,7 @@ class Queue(Generic[T]):
     def _relax(self) -> None:
         self.overloaded = False
         self._late_share = 0.0
+        self._turn = 0
 
     def _close_up(self, line: deque[Lease[T]]) -> None:
         """Take vacant places off the ends of `line`."""

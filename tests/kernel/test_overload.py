@@ -216,6 +216,55 @@ def test_overload_ends_too_when_the_last_gives_up() -> None:
         assert not line.queue.overloaded
 
 
+def test_every_sixteenth_turn_is_the_oldest_s() -> None:
+    """However long the line is never empty, and however many come."""
+    line = Line()
+    line.push(*range(25))
+    for number in range(5):
+        line.remove(number, late=True)
+    served = [line.pop() for _ in range(15)]
+    assert served == list(range(24, 9, -1))
+    assert line.pop() == 5
+    assert line.pop() == 9
+
+
+def test_an_overload_ends_when_next_to_nobody_fails_any_more() -> None:
+    """Although somebody always waits: after five failures it takes 49 that are served, and not 48."""
+    line = Line()
+    line.push(*range(10))
+    for number in range(5):
+        line.remove(number, late=True)
+    for number in range(10, 59):
+        assert line.queue.overloaded
+        line.push(number)
+        line.pop()
+    assert not line.queue.overloaded
+    line.push(59)
+    assert line.pop() < 10
+
+
+async def test_the_patient_are_served_in_an_overload_that_does_not_end(autojump_clock: MockClock) -> None:
+    """Among callers who are served, if at all, at the last moment, and always too late."""
+    async with open_pool(GatedAdapter(), max_size=1) as pool, trio.open_nursery() as nursery:
+
+        async def impatient() -> None:
+            with trio.move_on_after(1.5), contextlib.suppress(PoolOverloaded):
+                await use(pool, 1)
+
+        async def surge() -> None:
+            while True:
+                nursery.start_soon(impatient)
+                await trio.sleep(0.2)
+
+        nursery.start_soon(surge)
+        await trio.sleep(30)
+        assert pool.statistics().overloaded
+        for _ in range(3):
+            await use(pool, 1, timeout=60)
+        assert pool.statistics().overloaded
+        nursery.cancel_scope.cancel()
+
+
 def test_priority_goes_before_newness() -> None:
     """Overloaded or not, the urgent come first and bulk comes last."""
     line = Line()

@@ -80,7 +80,7 @@ MUTANTS = [
     Mutant(
         "the last to come is served first",
         "_queue.py",
-        "line.pop() if self.overloaded else line.popleft()",
+        "line.pop() if self.overloaded and self._newest_is_next() else line.popleft()",
         "line.pop()",
     ),
     Mutant(
@@ -546,6 +546,18 @@ MUTANTS = [
         "_queue.py",
         "self.overloaded = self.overloaded or",
         "self.overloaded = False and",
+    ),
+    Mutant(
+        "in an overload the oldest is never served",
+        "_queue.py",
+        "return self._turn > 0",
+        "return True",
+    ),
+    Mutant(
+        "an overload lasts until nobody waits any more",
+        "_queue.py",
+        "        if self._late_share < _RELAXED_SHARE:\n            self.overloaded = False\n",
+        "",
     ),
     Mutant(
         "an overload never ends",

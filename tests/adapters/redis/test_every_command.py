@@ -31,9 +31,9 @@ OPTIONS: list[dict[str, Any]] = [
 
 VARYING = {
     "acl_genpass", "acl_log", "client_id", "client_info", "client_list", "command", "command_list",
-    "hotkeys_get", "hpttl", "httl", "info", "lastsave", "latency_histogram", "latency_latest", "memory_doctor",
-    "memory_malloc_stats", "memory_stats", "memory_usage", "pttl", "role", "slowlog_get", "slowlog_len", "time",
-    "ttl", "xautoclaim", "xinfo_consumers",
+    "hotkeys_get", "hpttl", "httl", "info", "lastsave", "latency_histogram", "latency_latest", "lolwut",
+    "memory_doctor", "memory_malloc_stats", "memory_stats", "memory_usage", "pttl", "role", "slowlog_get",
+    "slowlog_len", "time", "ttl", "xautoclaim", "xinfo_consumers",
 }  # fmt: skip
 """Two calls give two values, or their parts in another order."""
 
