@@ -64,7 +64,10 @@ class Exchange:
         self.replies: list[Any] = []
 
     def unwrap(self) -> None:
-        """Be what its task is sent when it is woken, like a respool lease: to make an `outcome.Value` costs as much."""
+        """Be what is sent to this exchange's task when it is woken, as an `outcome.Outcome` is.
+
+        One of those would have to be made for each reply, at a tenth of the cost of a command.
+        """
 
     def unpark(self, _: object) -> trio.lowlevel.Abort:
         """Trio cancels the parked task."""
