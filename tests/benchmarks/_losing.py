@@ -36,7 +36,7 @@ COUNTED: tuple[str, ...] = ("points", "leaked", "not_served", "lost_slots", "can
 COUNTED += ("swallowed", "failed", "wrong", "orphans")
 SETTLE = 2.0  # seconds that a pool may take to have them stopped
 SLEEPERS = 10  # for each connection
-SLEEP = 10.0  # seconds for which the server would be busy if nobody told it otherwise
+SLEEP = 30.0  # seconds for which the server would be busy if nobody told it otherwise
 
 
 @attrs.frozen(kw_only=True)
@@ -205,6 +205,7 @@ class Trial:
                 for _ in range(SLEEPERS):
                     with contextlib.suppress(PoolOverloaded):
                         await self.loop.within(0.05, lambda: sleep(SLEEP))
+                    await self.loop.sleep(0.3)  # until it may have its next
 
             await self.loop.together([sleeper] * SIZE)
             await self.loop.sleep(SETTLE)
