@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar, Unpack
 import attrs
 import trio
 
+from . import _telling
 from ._budget import Budget
 from ._errors import PoolClosed
 from ._limits import Limits, Options, limits_from
@@ -143,6 +144,8 @@ class _KeyedAcquire(Generic[K, T]):
 
     __slots__ = ("_key", "_keyed", "_lease", "_priority", "_timeout", "_transferable")
 
+    _lease: AbstractAsyncContextManager[T]  # set once this has been used
+
     def __init__(
         self,
         keyed: KeyedPool[K, T],
@@ -160,6 +163,8 @@ class _KeyedAcquire(Generic[K, T]):
     # Neither is a coroutine of its own: the lease's are awaited directly, which every acquire is the quicker for.
 
     def __aenter__(self) -> Coroutine[Any, Any, T]:
+        if hasattr(self, "_lease"):
+            raise RuntimeError(_telling.USED_ALREADY)
         pool = self._keyed._pool(self._key)
         self._lease = pool.acquire(timeout=self._timeout, priority=self._priority, transferable=self._transferable)
         entering: Coroutine[Any, Any, T] = self._lease.__aenter__()
@@ -172,6 +177,7 @@ class _KeyedAcquire(Generic[K, T]):
         except PoolClosed:
             if self._keyed._closed:
                 raise
+        del self._lease
         return await self.__aenter__()
 
     def __aexit__(

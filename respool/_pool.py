@@ -77,12 +77,12 @@ class _Acquire(Lease[T]):
     @enable_ki_protection
     async def __aenter__(self) -> T:
         if self.task is not None:
-            raise RuntimeError("this acquire() has been used already; call acquire() again for another lease")
+            raise RuntimeError(_telling.USED_ALREADY)
         pool = self._pool
         ledger = pool._ledger
         queue = ledger.queue
-        if not queue.size or ledger.idle or len(ledger.entries) < pool.limits.max_size:
-            await checkpoint_if_cancelled()  # before anything is begun for a caller who is gone
+        if not queue.size or ledger.idle or ledger.spare or len(ledger.entries) < pool.limits.max_size:
+            await checkpoint_if_cancelled()  # before anything is lent to, or begun for, a caller who is gone
         now = pool._now()
         self.task = current_task()
         if pool._watchful:
@@ -102,7 +102,7 @@ class _Acquire(Lease[T]):
                 or queue.size >= pool.limits.max_waiting
                 or ledger.closed
             ):
-                latest_start = pool._admit(now, latest_start)
+                latest_start = pool._admit(self, now, latest_start)
             ledger.enqueue(self, now, latest_start)
             if ledger.work:
                 pool._start_jobs()
@@ -133,7 +133,11 @@ class _Acquire(Lease[T]):
         One of those would have to be made for each wait, at a tenth of its cost.
         """
         if self.error is not None:
-            raise self.error
+            error, self.error = self.error, None
+            try:
+                raise error
+            finally:
+                del error  # or what its traceback holds, the caller's frames, would be freed only by the collector
 
     def _give_up(self, raise_cancel: RaiseCancelT) -> Abort:
         pool = self._pool
@@ -388,7 +392,7 @@ class Pool(Generic[T]):
         """How long `lease` may wait."""
         return self.limits.acquire_timeout if lease._timeout is None else lease._timeout
 
-    def _admit(self, now: float, latest_start: float) -> float:
+    def _admit(self, lease: _Acquire[T], now: float, latest_start: float) -> float:
         """How long there will be a point in waiting; at most until `latest_start`. Raises if there is none."""
         ledger = self._ledger
         if ledger.closed:
@@ -396,7 +400,8 @@ class Pool(Generic[T]):
         if now < ledger.retry_at and ledger.hopeless():
             raise self._open_failed_error()
         # Those for whom a resource is being made ready, or can be, do not count: they do not wait for others to finish.
-        coming = max(0, self.limits.max_size - ledger.count(State.LENT)) * ledger.share  # may be lent more than that
+        usable = self.limits.max_size - (0 if lease.line == URGENT else self.limits.reserved)
+        coming = max(0, usable - ledger.count(State.LENT)) * ledger.share  # may be lent more than that
         if ledger.queue.size >= self.limits.max_waiting + coming:
             raise self._queue_full_error()
         if ledger.expected_use > _TELLING_USE and ledger.queue.size:
@@ -516,6 +521,10 @@ class Pool(Generic[T]):
         except Exception as error:  # noqa: BLE001  # whatever it is, the resource is not lent again
             logger.warning("%s: discarding a resource, because %s failed: %s", self.name, doing, _brief(error))
             self._ledger.unrecoverable(entry, self._now())
+        except BaseException:
+            self._ledger.unrecoverable(entry, self._now())
+            self._start_jobs()  # to close it, before the pool ends
+            raise
         else:
             if entry.job.cancelled_caught:
                 self._ledger.unrecoverable(entry, self._now())
@@ -531,11 +540,12 @@ class Pool(Generic[T]):
                 await awaitable(self.adapter.close(entry.resource), f"{type(self.adapter).__name__}.close")
         except Exception as error:  # noqa: BLE001  # nobody could do anything about it
             logger.warning("%s: closing a resource failed: %s", self.name, _brief(error))
-        now = self._now()
-        self._ledger.gone(entry, now)
-        assert entry.discarded is not None, "bug: closed for no reason"
-        self._tell("closed", entry.discarded.value, now - entry.opened_at)
-        self._follow_up()
+        finally:
+            now = self._now()
+            self._ledger.gone(entry, now)
+            assert entry.discarded is not None, "bug: closed for no reason"
+            self._tell("closed", entry.discarded.value, now - entry.opened_at)
+            self._follow_up()
 
     @contextmanager
     def _time_limit(self, entry: Entry[T], option: str) -> Iterator[None]:

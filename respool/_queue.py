@@ -148,6 +148,7 @@ class Queue(Generic[T]):
     def next_look(self) -> float:
         """When `expired` may have something to tell."""
         if not self.size:
+            self._soon.clear()  # they wait no more, and may never be thought of again
             return math.inf
         while self._soon and not self._soon[0][2].waits:
             heapq.heappop(self._soon)

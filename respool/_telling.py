@@ -12,6 +12,7 @@ from ._statistics import Holder, PoolStatistics
 
 __all__ = [
     "CLOSED",
+    "USED_ALREADY",
     "deadlocked",
     "holder",
     "in_numbers",
@@ -84,6 +85,7 @@ def in_numbers(ledger: Ledger[Any]) -> str:
 # Texts of errors.
 
 CLOSED = "the pool is closed, or closing; acquire only inside open_pool()'s block"
+USED_ALREADY = "this acquire() has been used already; call acquire() again for another lease"
 
 
 def timed_out(ledger: Ledger[Any], waited: float, now: float) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal
 
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from respool import Budget, Pool, PoolTimeout, adapter, open_keyed_pool, open_pool
+from respool import Budget, KeyedPool, Pool, PoolOverloaded, PoolTimeout, Priority, adapter, open_keyed_pool, open_pool
 from respool.testing import FakeResource, GatedAdapter, GatedError
 
 
@@ -326,3 +330,108 @@ async def test_a_wait_with_a_time_out_of_its_own_is_no_deadlock(autojump_clock: 
     async with open_pool(GatedAdapter(), max_size=1) as pool, pool.acquire():
         with pytest.raises(PoolTimeout):
             await pool.acquire(timeout=0.5).__aenter__()
+
+
+async def test_the_urgent_are_cancelled_too_where_a_shared_resource_has_a_lease_to_spare(
+    autojump_clock: MockClock,
+) -> None:
+    """They got it, whatever had become of their caller, while others waited who may not have it."""
+
+    class Shared(GatedAdapter):
+        leases_per_resource = 2
+
+    async with (
+        open_pool(Shared(leases=2), max_size=2, min_size=2, reserved=1) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        for _ in range(3):
+            nursery.start_soon(use, pool, 10)
+            await wait_all_tasks_blocked()
+        assert (pool.statistics().leases, pool.statistics().waiting) == (2, 1)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await pool.acquire(priority=Priority.URGENT).__aenter__()
+        assert scope.cancelled_caught
+
+
+async def test_max_waiting_does_not_count_on_what_is_reserved_for_others(autojump_clock: MockClock) -> None:
+    async with open_pool(GatedAdapter(), max_size=2, reserved=1, max_waiting=0) as pool, pool.acquire():
+        with pytest.raises(PoolOverloaded):
+            await pool.acquire(timeout=1).__aenter__()
+        async with pool.acquire(priority=Priority.URGENT):
+            pass
+
+
+async def test_an_acquire_for_a_key_is_for_one_lease(autojump_clock: MockClock) -> None:
+    """P2. Used again within its own block, it forgot the first lease, which nothing returned then."""
+    keyed: AbstractAsyncContextManager[KeyedPool[str, FakeResource]] = open_keyed_pool(lambda _: GatedAdapter())
+    async with keyed as pool:
+        once = pool.acquire("key")
+        async with once:
+            with pytest.raises(RuntimeError, match="used already"):
+                await once.__aenter__()
+        assert pool.statistics().keys["key"].leases == 0
+
+
+async def test_a_time_out_frees_what_its_caller_held_at_once(autojump_clock: MockClock) -> None:
+    """The error held itself, by way of its traceback, until the garbage collector came."""
+
+    class Treasure:
+        """Held by the frame of the caller."""
+
+    async def wait_in_vain() -> weakref.ref[Treasure]:
+        treasure = Treasure()
+        with pytest.raises(PoolTimeout):
+            await pool.acquire(timeout=1).__aenter__()
+        return weakref.ref(treasure)
+
+    async with open_pool(GatedAdapter(), max_size=1) as pool, pool.acquire():
+        treasure = await wait_in_vain()
+        assert treasure() is None
+
+
+async def test_a_pool_at_rest_forgets_who_was_served(autojump_clock: MockClock) -> None:
+    """It kept their tasks as long as nobody else came, up to max_idle."""
+    tasks: list[weakref.ref[Any]] = []
+
+    async def use_briefly() -> None:
+        tasks.append(weakref.ref(trio.lowlevel.current_task()))
+        async with pool.acquire(timeout=0.5):
+            pass
+
+    async with open_pool(GatedAdapter(), max_size=1) as pool:
+        async with trio.open_nursery() as nursery, pool.acquire():
+            for _ in range(100):
+                nursery.start_soon(use_briefly)
+            await trio.sleep(0.2)  # upkeep looks at who waits
+        await trio.sleep(2)
+        gc.collect()
+        assert not any(task() for task in tasks)
+
+
+@pytest.mark.parametrize("hook", ["validate", "reset", "close"])
+async def test_a_hook_that_ends_the_program_leaves_nothing_open(
+    autojump_clock: MockClock, hook: Literal["validate", "reset", "close"]
+) -> None:
+    """P9. The resource was never closed, and its room in the budget never free again."""
+
+    async def end_the_program(_: FakeResource) -> None:
+        raise SystemExit(3)
+
+    budget = Budget(1)
+    gated = GatedAdapter()
+    ending = adapter(
+        open=gated.open,
+        is_clean=gated.is_clean,
+        validate=end_the_program if hook == "validate" else gated.validate,
+        reset=end_the_program if hook == "reset" else gated.reset,
+        close=end_the_program if hook == "close" else gated.close,
+    )
+    with pytest.raises(BaseExceptionGroup):
+        async with open_pool(ending, validate_after=0, budget=budget) as pool:
+            async with pool.acquire() as resource:
+                resource.dirty = hook == "reset"
+            async with pool.acquire():
+                pass
+    assert budget.size == 0
+    assert hook == "close" or gated.present == 0
