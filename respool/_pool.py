@@ -292,7 +292,8 @@ class Pool(Generic[T]):
     def resize(self, *, min_size: int | None = None, max_size: int | None = None) -> None:
         """Change ``min_size``, ``max_size``, or both. Never disturbs a lease.
 
-        A pool that is too large closes its coldest idle resources now and others as they come back.
+        A pool that is too large closes its coldest idle resources now and others as they come back. One that is closed,
+        or closing, does nothing.
 
         Raises:
           TypeError, ValueError: as for `Limits`; nothing is changed then.
@@ -302,6 +303,8 @@ class Pool(Generic[T]):
             min_size=self.limits.min_size if min_size is None else min_size,
             max_size=self.limits.max_size if max_size is None else max_size,
         )
+        if self._ledger.closed:
+            return  # what it had reserved in a budget is, or will be, given back once and for all
         budget = self._ledger.budget
         if budget is not None:
             budget.reserve(limits.min_size - self.limits.min_size)

@@ -435,3 +435,13 @@ async def test_a_hook_that_ends_the_program_leaves_nothing_open(
                 pass
     assert budget.size == 0
     assert hook == "close" or gated.present == 0
+
+
+async def test_a_pool_that_has_ended_reserves_nothing_more(autojump_clock: MockClock) -> None:
+    """Whoever resized it took room from the others, which nobody gave back."""
+    budget = Budget(2)
+    async with open_pool(GatedAdapter(), min_size=1, budget=budget) as ended:
+        ended.resize(min_size=0)
+    ended.resize(min_size=1)
+    async with open_pool(GatedAdapter(), min_size=1, budget=budget):
+        pass
