@@ -39,7 +39,8 @@ demo: $(VENV)/installed
 soak: $(VENV)/installed servers
 	@$(BIN)/python -m tests.soak $(ARGS)
 
-bench: $(BENCH)/installed servers
+bench: $(BENCH)/installed
+	@tests/servers/install wrk
 	@$(BENCH)/bin/python -m tests.benchmarks $(ARGS)
 
 mutants: $(VENV)/installed
