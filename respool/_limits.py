@@ -15,6 +15,8 @@ __all__ = ["Limits", "Options", "limits_from"]
 # upkeep that does nothing but look at the clock.
 _SHORTEST = 0.001
 
+_LIKENESS = 0.8  # of 1, of a name worth suggesting: a wrong guess misleads more than none
+
 
 def _count(minimum: int, *, unlimited: bool = False) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
     def check(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -158,6 +160,6 @@ def limits_from(options: Options) -> Limits:
     """The limits with these options. Raises TypeError for a name that is not one, with the nearest that is."""
     for name in options:
         if name not in Options.__annotations__:
-            near = difflib.get_close_matches(name, Options.__annotations__, n=1)
+            near = difflib.get_close_matches(name, Options.__annotations__, n=1, cutoff=_LIKENESS)
             raise TypeError(f"there is no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     return Limits(**options)

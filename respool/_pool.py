@@ -18,7 +18,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import Any, Generic, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, Unpack, overload
 
 import attrs
 import trio
@@ -126,6 +126,17 @@ class _Acquire(Lease[T]):
                 await wait_task_rescheduled(self._give_up)
         entry: Entry[T] = self.entry
         return entry
+
+    if not TYPE_CHECKING:  # type checkers know these mistakes themselves
+
+        def __await__(self) -> NoReturn:
+            raise TypeError(_telling.NOT_ENTERED)
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError(_telling.NOT_ENTERED)
+
+        def __exit__(self, *_: object) -> NoReturn:
+            raise AssertionError("unreachable: __enter__ raises")
 
     def unwrap(self) -> None:
         """Be what is sent to this lease's task when its wait is over, as an `outcome.Outcome` is.

@@ -12,6 +12,7 @@ from ._statistics import Holder, PoolStatistics
 
 __all__ = [
     "CLOSED",
+    "NOT_ENTERED",
     "USED_ALREADY",
     "deadlocked",
     "holder",
@@ -84,6 +85,7 @@ def in_numbers(ledger: Ledger[Any]) -> str:
 
 # Texts of errors.
 
+NOT_ENTERED = "acquire() lends for the length of a block: use 'async with pool.acquire() as resource:'"
 CLOSED = "the pool is closed, or closing; acquire only inside open_pool()'s block"
 USED_ALREADY = "this acquire() has been used already; call acquire() again for another lease"
 

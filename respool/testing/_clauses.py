@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import time
 import warnings
@@ -215,7 +216,13 @@ class Contract(Generic[T]):
     async def within_limit(self, what: str, hook: Callable[..., Awaitable[Any]], *args: Any) -> Any:
         """Call `hook`, which has `timeout` seconds."""
         with trio.move_on_after(self.timeout):
-            return await hook(*args)
+            returned = hook(*args)
+            name = getattr(hook, "__qualname__", what)
+            expect(
+                inspect.isawaitable(returned),
+                f"{name} must be an async function; it returned {type(returned).__name__}, not an awaitable",
+            )
+            return await returned
         raise _TookTooLongError(f"{what} took longer than {self.timeout:g} s")
 
     async def give_up(self, what: str, hook: Callable[..., Awaitable[object]], *args: Any) -> Exception | str:
@@ -265,8 +272,8 @@ class FaultContract(Contract[T]):
         """All of them."""
         first, *others = super().clauses()
         return [
-            self.blocks_nobody,
             first,
+            self.blocks_nobody,
             *others,
             self.answers_come_late,
             self.open_refused,

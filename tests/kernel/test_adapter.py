@@ -177,6 +177,19 @@ async def test_an_open_that_is_not_async_is_told_at_once(autojump_clock: MockClo
         assert str(raised.value.__cause__) == f"{name} must be an async function; it returned int, not an awaitable"
 
 
+async def test_an_acquire_that_is_not_entered_as_a_block_is_told_how() -> None:
+    """Other pools' ``acquire`` is awaited."""
+    recorder = Recorder()
+    async with respool.open_pool(respool.adapter(open=recorder.open, close=recorder.close)) as pool:
+        lease: Any = pool.acquire()
+        with pytest.raises(TypeError, match=r"use 'async with pool\.acquire"):
+            await lease
+        with pytest.raises(TypeError, match=r"use 'async with pool\.acquire"), lease:
+            pass
+        async with lease as resource:
+            assert resource == 1
+
+
 async def test_other_hooks_that_are_not_async_are_told_in_the_log(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -151,3 +151,6 @@ async def test_a_misspelt_option_is_told_with_the_nearest_that_exists() -> None:
         respool.open_pool(GatedAdapter(), maxsize=5)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match=re.escape("there is no option 'maxsize'; did you mean 'max_size'?")):
         respool.open_keyed_pool(lambda _: GatedAdapter(), maxsize=5)  # type: ignore[call-arg]
+    for name in ("max_overflow", "timeout"):  # nothing is near enough
+        with pytest.raises(TypeError, match=f"there is no option '{name}'$"):
+            respool.open_pool(GatedAdapter(), **{name: 5})  # type: ignore[call-overload]

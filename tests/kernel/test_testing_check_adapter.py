@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import trio
@@ -203,7 +204,19 @@ class HasNoVerdict(EchoAdapter):
         return None  # type: ignore[return-value]
 
 
+class OpensInNoTask(EchoAdapter):
+    def open(self) -> Any:
+        return None
+
+
+class ClosesInNoTask(EchoAdapter):
+    def close(self, resource: Connection) -> Any:
+        resource.socket.close()
+
+
 BROKEN = {
+    OpensInNoTask: r"open\(\) returns .*OpensInNoTask\.open must be an async function; it returned NoneType",
+    ClosesInNoTask: r"open\(\) returns .*ClosesInNoTask\.close must be an async function; it returned NoneType",
     LeaksWhenOpenIsCancelled: r"open\(\) leaves nothing open when it is cancelled: left over: 1 connection",
     ForgetsWhenOpenIsCancelled: r"open\(\) leaves nothing open when it is cancelled: left over: .*never closed",
     LeavesATaskWhenOpenIsCancelled: r"open\(\) leaves nothing open when it is cancelled: left over: 1 running task",

@@ -122,6 +122,9 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
         reset_session: str | Callable[[Connection[Any]], Awaitable[None]] | None = None,
         **options: Any,
     ) -> None:
+        _check_callable("password", password, or_str=True)
+        _check_callable("configure", configure)
+        _check_callable("reset_session", reset_session, or_str=True)
         known = _parameters(conninfo, {name: options[name] for name in options.keys() - _PSYCOPG_OPTIONS})
         self.__attrs_init__(
             conninfo=conninfo,
@@ -163,7 +166,7 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
     async def _configure(self, connection: Connection[Row]) -> None:
         if self.configure is None:
             return
-        await self.configure(connection)
+        await _awaitable(self.configure(connection), "configure")
         if connection.pgconn.transaction_status != pq.TransactionStatus.IDLE:
             raise e.ProgrammingError("configure left a transaction open: commit it, or use autocommit")
 
@@ -208,7 +211,7 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
             await resource.run(self.reset_session)
             await self._configure(resource)
         else:
-            await self.reset_session(resource)
+            await _awaitable(self.reset_session(resource), "reset_session")
         await resource.restore()
 
     def is_clean(self, resource: Connection[Row]) -> bool:
@@ -269,6 +272,19 @@ def _name_of(params: dict[str, str]) -> str:
     ports *= len(hosts) if len(ports) == 1 else 1
     where = ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=False))
     return f"{where}/{params.get('dbname') or params.get('user', '')}"
+
+
+def _check_callable(name: str, given: object, *, or_str: bool = False) -> None:
+    """A mistake told at once, which would otherwise look like a server that fails. The value may be a secret."""
+    if given is None or callable(given) or (or_str and isinstance(given, str)):
+        return
+    raise TypeError(f"{name} must be a {'str or a ' if or_str else ''}function, not {type(given).__name__}")
+
+
+def _awaitable(returned: Awaitable[None], name: str) -> Awaitable[None]:
+    if not inspect.isawaitable(returned):
+        raise TypeError(f"{name} must be an async function; it returned {type(returned).__name__}, not an awaitable")
+    return returned
 
 
 async def _ask(password: Password) -> str:

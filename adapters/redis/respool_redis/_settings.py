@@ -6,6 +6,7 @@ URLs are taken apart by redis-py's own ``parse_url``, and the names, defaults an
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ from redis.asyncio.connection import RedisSSLContext, SSLConnection, parse_url, 
 from redis.credentials import CredentialProvider, UsernamePasswordCredentialProvider
 from redis.driver_info import DriverInfo, resolve_driver_info
 from redis.utils import SENTINEL
+
+import respool
 
 __all__ = ["Settings"]
 
@@ -167,4 +170,5 @@ def _unknown(name: str) -> str:
         return f"{name} is not a connection's setting: give the pool {_POOL_OPTIONS[name]}=... instead"
     if name in _TRIO_OPTIONS:
         return f"{name} is not supported: use {_TRIO_OPTIONS[name]}"
-    return f"unknown Redis setting {name!r}"
+    near = difflib.get_close_matches(name, [*respool.Options.__annotations__, *sorted(_FIELDS)], n=1, cutoff=0.8)
+    return f"unknown Redis setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")

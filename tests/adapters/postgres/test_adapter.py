@@ -166,6 +166,24 @@ async def test_configure(server: PostgresServer) -> None:
         assert connection.is_clean()
 
 
+@pytest.mark.parametrize("name", ["password", "configure", "reset_session"])
+def test_what_cannot_be_called_is_refused_at_once_and_not_repeated(name: str) -> None:
+    options: dict[str, Any] = {name: b"hunter2"}
+    with pytest.raises(TypeError, match=f"^{name} must be a .*function, not bytes$"):
+        PostgresAdapter("host=x", **options)
+
+
+async def test_what_is_not_async_and_should_be_is_told_by_name(server: PostgresServer) -> None:
+    not_async: Any = lambda _: None  # noqa: E731
+    with pytest.raises(TypeError, match=r"^configure must be an async function; it returned NoneType"):
+        await PostgresAdapter(server.url, configure=not_async).open()
+    adapter = PostgresAdapter(server.url, reset_session=not_async)
+    async with opened(adapter) as connection:
+        await connection.execute("SELECT 1")
+        with pytest.raises(TypeError, match=r"^reset_session must be an async function; it returned NoneType"):
+            await adapter.reset(connection)
+
+
 async def test_configure_may_not_leave_a_transaction_open(server: PostgresServer) -> None:
     async def configure(connection: Connection) -> None:
         await connection.execute("SET application_name = 'configured'")
