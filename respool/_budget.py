@@ -65,8 +65,8 @@ class Budget:
         self._protected += min_size
 
     def room(self) -> int:
-        """How many more resources the pools could open now, if all that are idle were closed."""
-        return self.max_size - self.size + len(self._idle)
+        """How many more resources the pools could open, if all that are idle made room as those do that are leaving."""
+        return self.max_size - self.size + len(self._idle) + len(self._leaving)
 
     def take(self, ledger: Ledger[Any], now: float, *, waited_for: bool) -> bool:
         """Ask for room for one resource of `ledger`'s. If there is none, it is called when its turn has come."""

@@ -415,6 +415,8 @@ class Pool(Generic[T]):
             raise self._open_failed_error()
         # Those for whom a resource is being made ready, or can be, do not count: they do not wait for others to finish.
         usable = self.limits.max_size - (0 if lease.line == URGENT else self.limits.reserved)
+        if ledger.budget is not None:
+            usable = min(usable, len(ledger.entries) + ledger.budget.room())
         coming = max(0, usable - ledger.count(State.LENT)) * ledger.share  # may be lent more than that
         if ledger.queue.size >= self.limits.max_waiting + coming:
             raise self._queue_full_error()

@@ -445,3 +445,33 @@ async def test_a_pool_that_has_ended_reserves_nothing_more(autojump_clock: MockC
     ended.resize(min_size=1)
     async with open_pool(GatedAdapter(), min_size=1, budget=budget):
         pass
+
+
+def adapter_for(_: str) -> GatedAdapter:
+    return GatedAdapter()
+
+
+async def test_max_waiting_does_not_count_on_what_other_keys_hold(autojump_clock: MockClock) -> None:
+    """Of two resources for all keys both were lent, and a third key's task waited although nobody should."""
+    async with open_keyed_pool(adapter_for, max_size=2, max_waiting=0) as pool, pool.acquire("a"):
+        async with pool.acquire("b"):  # in this one's place may another be opened
+            pass
+        async with pool.acquire("c"):
+            with pytest.raises(PoolOverloaded, match="0 tasks are waiting already"):
+                async with pool.acquire("b"):
+                    pass
+
+
+async def test_max_waiting_counts_on_every_idle_resource_of_other_keys(autojump_clock: MockClock) -> None:
+    """As many may come at once as can be made room for."""
+    async with open_keyed_pool(adapter_for, max_size=3, max_waiting=0) as pool:
+        async with pool.acquire("a"), pool.acquire("a"), pool.acquire("a"):
+            pass
+
+        async def borrow() -> None:
+            async with pool.acquire("b"):
+                await trio.sleep(1)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(borrow)
