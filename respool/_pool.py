@@ -240,6 +240,7 @@ class Pool(Generic[T]):
         self._upkeep_scope = trio.CancelScope(shield=True)  # cancelled by _end(), and by nothing else
         self._nap = trio.CancelScope()  # upkeep's sleep; moving its deadline wakes upkeep earlier
         self._nap_ends = -math.inf  # that deadline
+        self._told_unclean = False  # whether the log tells of an adapter whose hooks contradict each other
         self._hurry = False  # whether the closing of resources is not to wait for politeness
         self._progress = ParkingLot()  # tasks that wait for something to be closed
         self._nursery: trio.Nursery  # for jobs; set by open_pool
@@ -544,9 +545,11 @@ class Pool(Generic[T]):
         else:
             if entry.job.cancelled_caught:
                 self._ledger.unrecoverable(entry, self._now())
-            else:
-                self._ledger.recovered(entry, self._now())
+            elif self._ledger.recovered(entry, self._now()):
                 self._tell("recovered")
+            elif not self._told_unclean:
+                self._told_unclean = True
+                logger.warning(_telling.STILL_UNCLEAN, self.name, doing, type(self.adapter).__name__)
         self._follow_up()
 
     @enable_ki_protection

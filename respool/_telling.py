@@ -13,6 +13,7 @@ from ._statistics import Holder, PoolStatistics
 __all__ = [
     "CLOSED",
     "NOT_ENTERED",
+    "STILL_UNCLEAN",
     "USED_ALREADY",
     "deadlocked",
     "holder",
@@ -81,6 +82,14 @@ def in_numbers(ledger: Ledger[Any]) -> str:
             *(["overloaded"] if ledger.queue.overloaded else []),
         ]
     )
+
+
+# Texts of the log.
+
+STILL_UNCLEAN = (
+    "%s: discarding a resource, because is_clean still says no although %s has returned. If every lease costs a "
+    "resource, mend is_clean or reset of %s: once reset has returned, is_clean must say yes. Told once."
+)
 
 
 # Texts of errors.

@@ -207,6 +207,32 @@ async def test_other_hooks_that_are_not_async_are_told_in_the_log(
     ]
 
 
+class Suspicious(Bare):
+    """Believes in no resource, whatever is done to it."""
+
+    def is_clean(self, resource: object) -> bool:
+        return False
+
+
+async def test_an_adapter_that_always_says_no_is_told_of_once(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise each lease opens a resource of its own, and nobody learns why."""
+    for _ in range(2):
+        async with respool.open_pool(Suspicious(), name="shop") as pool:
+            for _ in range(3):
+                async with pool.acquire():
+                    pass
+                await trio.sleep(1)
+            assert pool.statistics().discards["broken"] == 3
+    warning = (
+        "shop: discarding a resource, because is_clean still says no although reset has returned. If every lease "
+        "costs a resource, mend is_clean or reset of Suspicious: once reset has returned, is_clean must say yes. "
+        "Told once."
+    )
+    assert caplog.messages == [warning] * 2
+
+
 async def test_a_function_that_returns_an_awaitable_will_do(autojump_clock: MockClock) -> None:
     """Not every function that is fit is a coroutine function."""
     recorder = Recorder()
