@@ -25,6 +25,8 @@ __all__ = [
     "too_late",
 ]
 
+_LONGEST_CAUSE = 200  # characters
+
 _UNDER_WAY = [(state, state.value) for state in (State.OPENING, State.CHECKING, State.RESETTING, State.CLOSING)]
 
 
@@ -133,8 +135,16 @@ def _plight(ledger: Ledger[Any], now: float) -> str:
     return (
         in_numbers(ledger)
         + (f"; held by {holders}" if holders else "")
-        + (f"; attempts to open one that failed in a row: {ledger.failures}" if ledger.failures else "")
+        + (f"; {_failures(ledger, ledger.open_error)}" if ledger.open_error is not None else "")
     )
+
+
+def _failures(ledger: Ledger[Any], last: Exception) -> str:
+    """The last error too, in a line, for those who log a text and not its ``__cause__``."""
+    text = " ".join(f"{type(last).__name__}: {last}".split())
+    if len(text) > _LONGEST_CAUSE:
+        text = f"{text[:_LONGEST_CAUSE]}..."
+    return f"attempts to open one that failed in a row: {ledger.failures}, the last with {text}"
 
 
 def _since(lease: Lease[Any]) -> float:

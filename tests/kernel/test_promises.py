@@ -9,6 +9,7 @@ import contextvars
 import functools
 import itertools
 import math
+import re
 import signal
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
@@ -347,8 +348,10 @@ async def test_p8_failure_is_told(autojump_clock: MockClock) -> None:
         # The server is away: the borrower waits as long as it said it would, and is told the last error.
         adapter.always("open", "error")
         await trio.sleep(2 * pool.limits.max_idle)
-        with pytest.raises(respool.PoolTimeout, match=r"attempts to open one that failed in a row: \d+$") as timeout:
+        with pytest.raises(respool.PoolTimeout) as timeout:
             await pool.acquire(timeout=20).__aenter__()
+        _, _, last = str(timeout.value).partition("; attempts to open one that failed in a row: ")
+        assert re.fullmatch(r"\d+, the last with GatedError: open: the gate says error", last)
         assert str(timeout.value.__cause__) == "open: the gate says error"
 
         # Nothing can help: it is told at once, and so is everybody who waits.
@@ -361,7 +364,17 @@ async def test_p8_failure_is_told(autojump_clock: MockClock) -> None:
                 await pool.acquire().__aenter__()
         assert trio.current_time() == started
         assert str(failed.value).startswith("shop: cannot open a resource, and trying again will not help; 0 of 2 lent")
+        assert str(failed.value).endswith(", the last with GatedError: wrong password")
         assert failed.value.__cause__ is wrong
+
+        # A long story is told in a line, and whole by the cause.
+        long = GatedError("wrong\n\tpassword " * 20, Verdict.PERMANENT)
+        adapter.script("open", long)
+        await trio.sleep(10)
+        with pytest.raises(respool.OpenFailed) as failed:
+            await pool.acquire().__aenter__()
+        assert re.search(r" GatedError: (wrong password ){12}wrong pa\.\.\.$", str(failed.value))
+        assert failed.value.__cause__ is long
 
         # The back-off spares the server, not the password's owner: the next attempt comes soon.
         adapter.always("open", "ok")
