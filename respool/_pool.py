@@ -449,7 +449,7 @@ class Pool(Generic[T]):
             try:
                 verdict |= self.adapter.verdict(leaf)
             except Exception:
-                logger.exception("%s: %s.verdict() failed; discarding the resource", self.name, self.adapter.name)
+                logger.exception("%s: verdict() failed; discarding the resource", self.name)
                 verdict |= Verdict.DISCARD
         return verdict
 
@@ -457,7 +457,7 @@ class Pool(Generic[T]):
         try:
             return self.adapter.is_clean(resource)
         except Exception:
-            logger.exception("%s: %s.is_clean() failed; resetting the resource", self.name, self.adapter.name)
+            logger.exception("%s: is_clean() failed; resetting the resource", self.name)
             return False
 
     # Jobs and upkeep.
@@ -519,8 +519,10 @@ class Pool(Generic[T]):
         if Verdict.RETIRE in verdict and entry.generation == ledger.generation:
             ledger.retire_all(now)
         permanent = Verdict.PERMANENT in verdict or isinstance(error, NotAwaitable)
+        told = ledger.open_error is not None and _brief(ledger.open_error) == _brief(error)
         ledger.open_failed(entry, error, now, permanent=permanent)
-        logger.warning("%s: could not open a resource: %s", self.name, _brief(error))
+        level = logging.DEBUG if told else logging.WARNING
+        logger.log(level, "%s: could not open a resource: %s", self.name, _brief(error))
         self._tell("open_failed", error)
         if ledger.hopeless():
             for lease in list(ledger.queue):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextvars
 import functools
 import itertools
+import logging
 import math
 import re
 import signal
@@ -1034,12 +1035,35 @@ async def test_hooks_that_raise_cost_a_resource_and_no_more(
             assert resource.number == 4
     messages = {record.getMessage().partition(" still says")[0] for record in caplog.records}
     assert messages == {
-        "Unruly: Unruly.verdict() failed; discarding the resource",
-        "Unruly: Unruly.is_clean() failed; resetting the resource",
+        "Unruly: verdict() failed; discarding the resource",
+        "Unruly: is_clean() failed; resetting the resource",
         "Unruly: discarding a resource, because is_clean",
         "Unruly: closing a resource failed: GatedError: close: the gate says error",
         "Unruly: could not open a resource: ExceptionGroup: several addresses (2 sub-exceptions)",
     }
+
+
+async def test_a_server_that_stays_away_is_warned_of_once(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For each reason that differs from the last one, and again after it has been back."""
+    caplog.set_level(logging.DEBUG)
+    adapter = GatedAdapter()
+    async with respool.open_pool(adapter, name="shop") as pool:
+        for _ in range(2):
+            adapter.script("open", *map(GatedError, ["refused", "refused", "refused", "broken", "refused"]))
+            async with pool.acquire():
+                pass
+            pool.retire_all()
+            await trio.sleep(1)
+    prefix = "shop: could not open a resource: GatedError: "
+    assert [f"{record.levelname} {record.getMessage().removeprefix(prefix)}" for record in caplog.records] == [
+        "WARNING refused",
+        "DEBUG refused",
+        "DEBUG refused",
+        "WARNING broken",
+        "WARNING refused",
+    ] * 2
 
 
 async def test_hooks_that_never_end_are_ended(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:

@@ -416,7 +416,7 @@ MUTANTS = [
     Mutant(
         "a failing verdict() costs the lease",
         "_pool.py",
-        '                logger.exception("%s: %s.verdict() failed; discarding the resource", self.name, self.adapter.name)\n',
+        '                logger.exception("%s: verdict() failed; discarding the resource", self.name)\n',
         "                raise\n",
     ),
     # The books.
