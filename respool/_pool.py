@@ -12,6 +12,7 @@ nothing; the shield is never without a deadline, and the end of the pool's block
 from __future__ import annotations
 
 import contextvars
+import inspect
 import logging
 import math
 import traceback
@@ -378,7 +379,7 @@ class Pool(Generic[T]):
     def _before_acquire(self, lease: _Acquire[T]) -> None:
         """What is done only if asked for, or only at first."""
         if self.limits.record_stacks:
-            lease.stack = "".join(traceback.format_stack()[:-2])  # up to the line that acquires
+            lease.stack = _stack_of_borrower()
         if self._nesting_checks:
             self._nesting_checks -= 1
             leases = (other for entry in self._ledger.entries for other in entry.leases)
@@ -820,6 +821,13 @@ async def _running(
         pool._tell_ended()
     if error_of_block is not None:
         raise error_of_block
+
+
+def _stack_of_borrower() -> str:
+    """The stack up to the line that acquires, without our own frames."""
+    frames = (frame for frame, _ in traceback.walk_stack(inspect.currentframe()))
+    theirs = next(frame for frame in frames if frame.f_globals.get("__package__") != __package__)
+    return "".join(traceback.format_stack(theirs))
 
 
 def _is_for_a_deadline(error: BaseException) -> bool:
