@@ -21,7 +21,7 @@ from . import _telling
 from ._budget import Budget
 from ._errors import PoolClosed
 from ._limits import Limits, Options, limits_from
-from ._misuse import instruments_from, refuse_async_hooks
+from ._misuse import OnlyEntered, instruments_from, refuse_async_hooks
 from ._pool import Pool
 from ._queue import Priority
 from ._statistics import PoolStatistics
@@ -140,7 +140,7 @@ async def _end(pool: Pool[Any]) -> None:
         await pool._end()
 
 
-class _KeyedAcquire(Generic[K, T]):
+class _KeyedAcquire(OnlyEntered, Generic[K, T]):
     """Finds the key's pool on entering: it might have been forgotten since `KeyedPool.acquire` was called."""
 
     __slots__ = ("_key", "_keyed", "_lease", "_priority", "_timeout", "_transferable")

@@ -19,7 +19,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, Unpack, overload
+from typing import Any, Generic, TypeVar, Unpack, overload
 
 import attrs
 import trio
@@ -44,7 +44,7 @@ from ._entry import Entry, Lease, State
 from ._errors import LeaseRevoked, OpenFailed, PoolClosed, PoolDeadlock, PoolError, PoolOverloaded, PoolTimeout
 from ._ledger import UPKEEP_PERIOD, Ledger
 from ._limits import Limits, Options, limits_from
-from ._misuse import NotAwaitable, awaitable, instruments_from, refuse_async_hooks
+from ._misuse import NotAwaitable, OnlyEntered, awaitable, instruments_from, refuse_async_hooks
 from ._queue import Priority
 from ._statistics import PoolStatistics
 from ._urls import adapter_from_url
@@ -66,7 +66,7 @@ _TELLING_USE = 0.005  # seconds
 logger = logging.getLogger("respool")
 
 
-class _Acquire(Lease[T]):
+class _Acquire(OnlyEntered, Lease[T]):
     """What `Pool.acquire` returns: the lease itself, so that an uncontended acquire allocates nothing else."""
 
     __slots__ = ("_pool", "_timeout")
@@ -127,17 +127,6 @@ class _Acquire(Lease[T]):
                 await wait_task_rescheduled(self._give_up)
         entry: Entry[T] = self.entry
         return entry
-
-    if not TYPE_CHECKING:  # type checkers know these mistakes themselves
-
-        def __await__(self) -> NoReturn:
-            raise TypeError(_telling.NOT_ENTERED)
-
-        def __enter__(self) -> NoReturn:
-            raise TypeError(_telling.NOT_ENTERED)
-
-        def __exit__(self, *_: object) -> NoReturn:
-            raise AssertionError("unreachable: __enter__ raises")
 
     def unwrap(self) -> None:
         """Be what is sent to this lease's task when its wait is over, as an `outcome.Outcome` is.
@@ -276,7 +265,9 @@ class Pool(Generic[T]):
           OpenFailed: no resource can be opened, for good, and none is in use that might be returned.
           PoolClosed: the pool's block has ended or is ending.
         """
-        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
+        if timeout is not None and not (
+            isinstance(timeout, (int, float)) and timeout >= 0 and not isinstance(timeout, bool)
+        ):
             raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
         line = NORMAL
         if priority is not _NORMAL:

@@ -12,7 +12,6 @@ from ._statistics import Holder, PoolStatistics
 
 __all__ = [
     "CLOSED",
-    "NOT_ENTERED",
     "STILL_UNCLEAN",
     "USED_ALREADY",
     "deadlocked",
@@ -96,7 +95,6 @@ STILL_UNCLEAN = (
 
 # Texts of errors.
 
-NOT_ENTERED = "acquire() lends for the length of a block: use 'async with pool.acquire() as resource:'"
 CLOSED = "the pool is closed, or closing; acquire only inside open_pool()'s block"
 USED_ALREADY = "this acquire() has been used already; call acquire() again for another lease"
 

@@ -178,16 +178,26 @@ async def test_an_open_that_is_not_async_is_told_at_once(autojump_clock: MockClo
 
 
 async def test_an_acquire_that_is_not_entered_as_a_block_is_told_how() -> None:
-    """Other pools' ``acquire`` is awaited."""
+    """Other pools' ``acquire`` is awaited, or returns the resource."""
     recorder = Recorder()
-    async with respool.open_pool(respool.adapter(open=recorder.open, close=recorder.close)) as pool:
-        lease: Any = pool.acquire()
-        with pytest.raises(TypeError, match=r"use 'async with pool\.acquire"):
-            await lease
-        with pytest.raises(TypeError, match=r"use 'async with pool\.acquire"), lease:
-            pass
-        async with lease as resource:
-            assert resource == 1
+    adapter = respool.adapter(open=recorder.open, close=recorder.close)
+    async with (
+        respool.open_pool(adapter) as pool,
+        respool.open_pool(adapter, max_hold=10) as revoking,
+        respool.open_keyed_pool({"key": adapter}.__getitem__) as keyed,
+    ):
+        leases: list[Any] = [pool.acquire(), revoking.acquire(), keyed.acquire("key")]
+        for number, lease in enumerate(leases, 1):
+            with pytest.raises(TypeError, match=r"use 'async with pool\.acquire"):
+                await lease
+            with pytest.raises(TypeError, match=r"use 'async with pool\.acquire"), lease:
+                pass
+            with pytest.raises(
+                AttributeError, match=r"'acquire\(\) without async with' object has no attribute 'execute'"
+            ):
+                lease.execute()
+            async with lease as resource:
+                assert resource == number
 
 
 async def test_other_hooks_that_are_not_async_are_told_in_the_log(

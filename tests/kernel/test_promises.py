@@ -867,7 +867,7 @@ async def test_waiters_with_different_timeouts_are_each_told_in_time(autojump_cl
         assert pool.statistics().timeouts == 10
 
 
-@pytest.mark.parametrize("timeout", [-1, math.nan])
+@pytest.mark.parametrize("timeout", [-1, math.nan, True])
 async def test_a_timeout_must_be_a_number_of_seconds(timeout: float) -> None:
     """Refused before anything else happens."""
     async with respool.open_pool(GatedAdapter()) as pool:
