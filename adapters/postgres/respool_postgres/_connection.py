@@ -38,6 +38,8 @@ from psycopg.rows import Row
 from psycopg.transaction import BaseTransaction
 from psycopg.waiting import Ready, Wait
 
+from respool.lowlevel import SocketWatch
+
 from ._addresses import check_places, connection_attempts, without_secrets
 from ._blocks import Debt, Pipeline, ServerCursor, Transaction
 from ._cancelling import CancelRequest
@@ -107,8 +109,7 @@ class Connection(AsyncConnection[Row]):
         super().__init__(pgconn, *args, **kwargs)
         self.server_cursor_factory = ServerCursor
         self.lock: ExchangeLock = ExchangeLock()  # type: ignore[assignment]
-        self._readable_poll = select.poll()
-        self._readable_poll.register(pgconn.socket, select.POLLIN)
+        self._watch = SocketWatch(pgconn.socket)
         self._either_poll = select.poll()
         self._either_poll.register(pgconn.socket, READ_OR_WRITE)
         self._last_scheduled = 0.0
@@ -190,7 +191,7 @@ class Connection(AsyncConnection[Row]):
     async def close(self) -> None:
         """Close the connection at once, even in the middle of an exchange. Other tasks waiting on it get an error."""
         if not self.closed:
-            trio.lowlevel.notify_closing(self.pgconn.socket)
+            self._watch.close()
         await super().close()
         self.pgconn.finish()
         self._forget_debts()
@@ -231,7 +232,7 @@ class Connection(AsyncConnection[Row]):
             while True:
                 try:
                     if patient and wants == _WAIT_R:
-                        await trio.lowlevel.wait_readable(fd)
+                        await self._watch.wait_readable()
                         ready, waited = _READY_R, True
                     # A socket is nearly always writable: asking costs a tenth of waiting.
                     elif not (ready := readiness(self._either_poll, wants)):
@@ -418,7 +419,7 @@ class Connection(AsyncConnection[Row]):
             and not self._num_transactions
             and not self._heard()
             and self._settings.are_those_of(self)
-            and not self._readable_poll.poll(0)
+            and not self._watch.is_readable()
         )
 
     async def restore(self) -> bool:
@@ -458,7 +459,7 @@ class Connection(AsyncConnection[Row]):
 
     async def _stop_listening(self) -> None:
         """Take whatever arrived unasked. Notifications were for the last borrower, so no more shall come."""
-        while self._readable_poll.poll(0):
+        while self._watch.is_readable():
             self.pgconn.consume_input()
         if self._heard():
             await self.wait(self._exec_command(b"UNLISTEN *"))

@@ -23,7 +23,7 @@ import trio
 from hiredis import PushNotification
 from redis._parsers import BaseParser, Encoder
 from redis.exceptions import ConnectionError, InvalidResponse
-from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wait_readable, wait_task_rescheduled
+from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wait_task_rescheduled
 
 from ._transport import ClosedByServer, Transport
 
@@ -298,7 +298,7 @@ class Wire:
         """Be the leader for one turn: wait for the socket, then give out what came."""
         self._reading = True
         try:
-            await wait_readable(self._transport.descriptor)
+            await self._transport.watch.wait_readable()
         except trio.ClosedResourceError:
             pass  # nudged: look again
         finally:
