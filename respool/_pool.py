@@ -230,7 +230,8 @@ class Pool(Generic[T]):
         self._upkeep_scope = trio.CancelScope(shield=True)  # cancelled by _end(), and by nothing else
         self._nap = trio.CancelScope()  # upkeep's sleep; moving its deadline wakes upkeep earlier
         self._nap_ends = -math.inf  # that deadline
-        self._told_unclean = False  # whether the log tells of an adapter whose hooks contradict each other
+        # Whether is_clean has said no of everything yet, also of the first resource when it had just been opened.
+        self._never_clean: bool | None = None if asks else False
         self._hurry = False  # whether the closing of resources is not to wait for politeness
         self._progress = ParkingLot()  # tasks that wait for something to be closed
         self._nursery: trio.Nursery  # for jobs; set by open_pool
@@ -499,6 +500,8 @@ class Pool(Generic[T]):
             if entry.job.cancelled_caught:
                 self._ledger.open_abandoned(entry, self._now())
             else:
+                if self._never_clean is None:
+                    self._never_clean = not self._is_clean(resource)
                 now = self._now()
                 self._ledger.opened(entry, resource, now - started, now)
                 self._tell("opened", now - started)
@@ -540,10 +543,11 @@ class Pool(Generic[T]):
             if entry.job.cancelled_caught:
                 self._ledger.unrecoverable(entry, self._now())
             elif self._ledger.recovered(entry, self._now()):
+                self._never_clean = False
                 self._tell("recovered")
-            elif not self._told_unclean:
-                self._told_unclean = True
-                logger.warning(_telling.STILL_UNCLEAN, self.name, doing, type(self.adapter).__name__)
+            elif self._never_clean:
+                self._never_clean = False
+                logger.warning(_telling.NEVER_CLEAN, self.name, type(self.adapter).__name__, doing)
         self._follow_up()
 
     @enable_ki_protection

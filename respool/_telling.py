@@ -12,7 +12,7 @@ from ._statistics import Holder, PoolStatistics
 
 __all__ = [
     "CLOSED",
-    "STILL_UNCLEAN",
+    "NEVER_CLEAN",
     "USED_ALREADY",
     "deadlocked",
     "holder",
@@ -87,9 +87,9 @@ def in_numbers(ledger: Ledger[Any]) -> str:
 
 # Texts of the log.
 
-STILL_UNCLEAN = (
-    "%s: discarding a resource, because is_clean still says no although %s has returned. If every lease costs a "
-    "resource, mend is_clean or reset of %s: once reset has returned, is_clean must say yes. Told once."
+NEVER_CLEAN = (
+    "%s: is_clean of %s said no of a resource that had just been opened, and says no although %s has returned, so that "
+    "every lease costs a resource: mend is_clean, or what reset leaves undone. Told once."
 )
 
 

@@ -236,11 +236,26 @@ async def test_an_adapter_that_always_says_no_is_told_of_once(
                 await trio.sleep(1)
             assert pool.statistics().discards["broken"] == 3
     warning = (
-        "shop: discarding a resource, because is_clean still says no although reset has returned. If every lease "
-        "costs a resource, mend is_clean or reset of Suspicious: once reset has returned, is_clean must say yes. "
-        "Told once."
+        "shop: is_clean of Suspicious said no of a resource that had just been opened, and says no although reset has "
+        "returned, so that every lease costs a resource: mend is_clean, or what reset leaves undone. Told once."
     )
     assert caplog.messages == [warning] * 2
+
+
+async def test_resources_that_serve_once_are_nobodys_mistake(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some are used up by a lease, as an HTTP connection that its server does not keep alive."""
+    recorder = Recorder()
+    used: list[int] = []
+    adapter = respool.adapter(open=recorder.open, close=recorder.close, is_clean=lambda number: number not in used)
+    async with respool.open_pool(adapter) as pool:
+        for _ in range(3):
+            async with pool.acquire() as number:
+                used.append(number)
+            await trio.sleep(1)
+    assert recorder.opened == 3
+    assert caplog.messages == []
 
 
 async def test_a_function_that_returns_an_awaitable_will_do(autojump_clock: MockClock) -> None:

@@ -1033,11 +1033,11 @@ async def test_hooks_that_raise_cost_a_resource_and_no_more(
         adapter.script("open", ExceptionGroup("several addresses", [OSError(), OSError()]))
         async with pool.acquire() as resource:
             assert resource.number == 4
-    messages = {record.getMessage().partition(" still says")[0] for record in caplog.records}
+    messages = {record.getMessage().partition(" of Unruly")[0] for record in caplog.records}
     assert messages == {
         "Unruly: verdict() failed; discarding the resource",
         "Unruly: is_clean() failed; resetting the resource",
-        "Unruly: discarding a resource, because is_clean",
+        "Unruly: is_clean",
         "Unruly: closing a resource failed: GatedError: close: the gate says error",
         "Unruly: could not open a resource: ExceptionGroup: several addresses (2 sub-exceptions)",
     }
