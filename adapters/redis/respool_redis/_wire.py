@@ -40,7 +40,7 @@ ONE_RAW: tuple[bool, ...] = (False,)  # one reply, as bytes whatever the connect
 NONE: tuple[bool, ...] = ()
 
 _NOTHING = object()  # what the parser says when it has no complete reply; None is a reply
-_BACKLOG = 1 << 18  # bytes waiting to be written beyond which callers wait before they add more
+_BACKLOG = 1 << 20  # bytes waiting to be written beyond which callers wait before they add more
 _LAST_MESSAGES = 10_000  # dropped when listening ends
 _BATCH = 512  # commands joined into one write
 
