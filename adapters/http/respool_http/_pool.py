@@ -9,11 +9,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Final, TypedDict, Unpack
 
-import attrs
 import trio
 
 import respool
-from respool.abc import Verdict
 
 from ._adapter import HTTPAdapter
 from ._connection import Connection, Progress, RequestContext
@@ -170,16 +168,6 @@ class PooledRequest(RequestContext):
         return idempotent and self._retries >= 0
 
 
-@attrs.frozen
-class _OriginAdapter(HTTPAdapter):
-    """A client's view of an origin: one that cannot be reached now is an error now, not something to wait for."""
-
-    def verdict(self, error: BaseException) -> Verdict:
-        """As `HTTPAdapter`, and permanent where opening failed for any reason."""
-        verdict = super().verdict(error)
-        return verdict | Verdict.PERMANENT if isinstance(error, (OSError, HTTPError)) else verdict
-
-
 @asynccontextmanager
 async def open_http_pool(
     *,
@@ -205,12 +193,13 @@ async def open_http_pool(
       uds: path of a Unix socket that serves every origin.
       max_header_size: bytes a response's head may have.
       max_body_size: bytes a body may have that is read whole, as `HTTPPool.request` does. Not for `HTTPPool.stream`.
-      options: those of `respool.open_keyed_pool`; ``max_size``, the connections to all origins together, is 100 unless
-        you say otherwise.
+      options: those of `respool.open_keyed_pool`. Unless you say otherwise ``max_size``, the connections to all origins
+        together, is 100, and ``fail_fast`` is true: an origin that cannot be reached is an error now, and not something
+        to wait for.
     """
 
     def adapter_for(origin: Origin) -> HTTPAdapter:
-        return _OriginAdapter(
+        return HTTPAdapter(
             origin,
             ssl_context=ssl_context,
             server_hostname=origin.server_hostname,
@@ -220,6 +209,6 @@ async def open_http_pool(
             max_body_size=max_body_size,
         )
 
-    limits: respool.Options = {"max_size": 100, **options}
+    limits: respool.Options = {"max_size": 100, "fail_fast": True, **options}
     async with respool.open_keyed_pool(adapter_for, max_per_key=max_per_origin, **limits) as connections:
         yield HTTPPool(connections)
