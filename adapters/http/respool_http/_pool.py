@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Final, TypedDict, Unpack
@@ -177,6 +177,7 @@ async def open_http_pool(
     uds: str | None = None,
     max_header_size: int = MAX_HEADER_SIZE,
     max_body_size: int = MAX_BODY_SIZE,
+    instruments: Sequence[respool.Instrument] = (),
     **options: Unpack[respool.Options],
 ) -> AsyncIterator[HTTPPool]:
     """Open an `HTTPPool` for the length of an ``async with`` block.
@@ -193,8 +194,10 @@ async def open_http_pool(
       uds: path of a Unix socket that serves every origin.
       max_header_size: bytes a response's head may have.
       max_body_size: bytes a body may have that is read whole, as `HTTPPool.request` does. Not for `HTTPPool.stream`.
+      instruments: objects to be told what happens in the pools of all origins.
       options: those of `respool.open_keyed_pool`. Unless you say otherwise ``max_size``, the connections to all origins
-        together, is 100, and ``fail_fast`` is true: an origin that cannot be reached is an error now, and not something
+        together, is 100; ``max_opening`` is `max_per_origin`, because servers that keep nothing alive need a connection
+        for each request; and ``fail_fast`` is true: an origin that cannot be reached is an error now, and not something
         to wait for.
     """
 
@@ -209,6 +212,8 @@ async def open_http_pool(
             max_body_size=max_body_size,
         )
 
-    limits: respool.Options = {"max_size": 100, "fail_fast": True, **options}
-    async with respool.open_keyed_pool(adapter_for, max_per_key=max_per_origin, **limits) as connections:
+    limits: respool.Options = {"max_size": 100, "max_opening": max_per_origin, "fail_fast": True, **options}
+    async with respool.open_keyed_pool(
+        adapter_for, max_per_key=max_per_origin, instruments=instruments, **limits
+    ) as connections:
         yield HTTPPool(connections)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import trio
@@ -121,6 +122,37 @@ async def test_an_origin_may_be_waited_for(nursery: trio.Nursery) -> None:
         async with open_http_pool(fail_fast=False) as pool:
             with pytest.raises(respool.PoolTimeout, match="the last with OSError: all attempts to connect"):
                 await pool.request("GET", url, acquire_timeout=0.3)
+
+
+async def test_as_many_connections_are_opened_at_a_time_as_an_origin_may_have(nursery: trio.Nursery) -> None:
+    """A server that is slow to accept, and keeps nothing alive, would otherwise be asked for three at a time."""
+    all_there = trio.Event()
+
+    async def proxy(peer: Peer) -> None:
+        await peer.read_head()
+        if peer.number == 10:
+            all_there.set()
+        await all_there.wait()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        await always(OK)(peer)
+
+    async with open_http_pool(proxy=await serve(nursery, proxy)) as pool, trio.open_nursery() as requests:
+        for _ in range(10):
+            requests.start_soon(pool.request, "GET", "http://origin.test")
+
+
+async def test_instruments_are_told_of_every_origin(nursery: trio.Nursery) -> None:
+    told = []
+
+    class Told(respool.Instrument):
+        def opened(self, pool: respool.Pool[Any], took: float) -> None:
+            told.append(pool.name)
+
+    urls = [await serve(nursery, always(OK)) for _ in range(2)]
+    async with open_http_pool(instruments=[Told()]) as pool:
+        for url in urls:
+            await pool.request("GET", url)
+    assert [f"http://{name}" for name in told] == urls
 
 
 # What is repeated
