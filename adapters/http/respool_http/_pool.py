@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import ssl
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Final, TypedDict, Unpack
+from typing import Any, Final, TypedDict, Unpack
 
 import trio
 
 import respool
 
 from ._adapter import HTTPAdapter
-from ._connection import Connection, Progress, RequestContext
+from ._connection import Connection, RequestContext
 from ._errors import HTTPError, InvalidRequest, ServerDisconnected
 from ._origin import Origin, Proxy, split_url
 from ._parser import MAX_BODY_SIZE, MAX_HEADER_SIZE
@@ -80,7 +79,7 @@ class HTTPPool:
           ServerDisconnected, ProtocolError, ReadTimeout, WriteTimeout: as `Connection.request`.
           respool.PoolTimeout, respool.OpenFailed: no connection in time; the server cannot be reached.
         """
-        async with self.stream(method, url, acquire_timeout=acquire_timeout, **options) as response:
+        async with self._exchange(method, url, acquire_timeout, options) as response:
             await response.read_to_end()
             return response
 
@@ -92,67 +91,63 @@ class HTTPPool:
         The connection is lent for the length of the block. Read the body to its end, and the connection serves
         others; leave before, and it is closed.
         """
+        return self._exchange(method, url, acquire_timeout, options)
+
+    def _exchange(self, method: str, url: str, acquire_timeout: float | None, options: RequestOptions) -> PooledRequest:
         try:
             origin, target = split_url(url)
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
-        lease = self.connections.acquire(origin, timeout=acquire_timeout)
-        connect_timeout = self.connections.limits.open_timeout
-        return PooledRequest(lease, method, target, connect_timeout=connect_timeout, **options)
+        request = PooledRequest(method, target, **options)
+        request.lease = self.connections.acquire(origin, timeout=acquire_timeout)
+        request.connect_timeout = self.connections.limits.open_timeout
+        return request
 
 
 class PooledRequest(RequestContext):
     """A lease and an exchange on it, in one block; the connection may have gone stale in the pool."""
 
-    __slots__ = ("_connect_timeout", "_lease", "_retries")
+    __slots__ = ("connect_timeout", "lease")
 
-    def __init__(
-        self,
-        lease: AbstractAsyncContextManager[Connection],
-        method: str,
-        target: str,
-        headers: HeaderInput = None,
-        body: Body = None,
-        read_timeout: float = math.inf,
-        write_timeout: float = math.inf,
-        retries: int = 0,
-        *,
-        connect_timeout: float,
-        progress: Progress | None = None,
-    ) -> None:
-        super().__init__(method, target, headers, body, read_timeout, write_timeout, progress)
-        self._lease = lease
-        self._retries = retries
-        self._connect_timeout = connect_timeout
+    # Both set before it is entered.
+    connect_timeout: float
+    lease: AbstractAsyncContextManager[Connection]
 
     async def __aenter__(self) -> Response:
-        self.connection = await self._lease.__aenter__()
+        connection = self.connection = await self.lease.__aenter__()
         try:
             while True:
-                reused = self.connection.exchanges > 0
                 try:
-                    return await self.connection.begin(self)
+                    return await connection.begin(self)
                 except ServerDisconnected as error:
                     if self.progress is not None:
                         await self.progress.failed(error)
-                    if not self._may_repeat(error, reused=reused):
+                    if not self._may_repeat(error, reused=connection.exchanges > 1):
                         raise
                 await self._renew()
         except BaseException as error:
-            await self._lease.__aexit__(type(error), error, error.__traceback__)
+            await self.lease.__aexit__(type(error), error, error.__traceback__)
             raise
 
-    async def __aexit__(
+    def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    ) -> Coroutine[Any, Any, bool | None]:
+        if self.upload is None:
+            return self.lease.__aexit__(exc_type, exc, traceback)
+        return self._end(exc_type, exc, traceback)
+
+    async def _end(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
         try:
             await super().__aexit__(exc_type, exc, traceback)
         finally:
-            await self._lease.__aexit__(exc_type, exc, traceback)
+            swallowed = await self.lease.__aexit__(exc_type, exc, traceback)
+        return swallowed
 
     async def _renew(self) -> None:
         try:
-            with trio.fail_after(self._connect_timeout):
+            with trio.fail_after(self.connect_timeout):
                 await self.connection.renew()
         except (OSError, HTTPError, trio.TooSlowError) as error:
             raise respool.OpenFailed("cannot open a fresh connection in place of one that the server closed") from error
@@ -164,8 +159,8 @@ class PooledRequest(RequestContext):
         idempotent = self.method in _IDEMPOTENT
         if reused and (idempotent or not error.sent):
             return True
-        self._retries -= 1
-        return idempotent and self._retries >= 0
+        self.retries -= 1
+        return idempotent and self.retries >= 0
 
 
 @asynccontextmanager

@@ -223,7 +223,10 @@ async def test_a_request_none_of_which_was_sent_is_repeated_whatever_it_is(
         async with connection.request("GET", "/") as response:
             await response.aread()
         connection.wire.socket.shutdown(socket.SHUT_RDWR)
-        async with PooledRequest(nullcontext(connection), "POST", "/", body=b"", connect_timeout=1) as response:
+        request = PooledRequest("POST", "/", body=b"")
+        request.lease = nullcontext(connection)
+        request.connect_timeout = 1
+        async with request as response:
             assert await response.aread() == b"ok"
     assert seen == [(1, b"GET"), (2, b"POST")]
 
