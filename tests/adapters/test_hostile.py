@@ -18,6 +18,7 @@ import respool_mysql
 import respool_postgres
 import respool_redis
 import trio
+import trio.testing
 
 from respool.abc import Adapter
 from tests.adapters.misbehaving import serving
@@ -60,6 +61,15 @@ def says(data: bytes, flood: bytes = b"") -> Reply:
         await watch.send(data)
         if flood:
             await watch.flood(flood)
+
+    return reply
+
+
+def drips(*pieces: bytes) -> Reply:
+    async def reply(watch: Watch) -> None:
+        for piece in pieces:
+            await watch.send(piece)
+            await trio.testing.wait_all_tasks_blocked(0.01)
 
     return reply
 
@@ -116,7 +126,19 @@ REDIS_REPLIES = {
     "a value without an end": (says(b"$99999999999\r\n", PIECE), "longer than max_reply_size"),
     "a line without an end": (says(b"+", PIECE), "longer than max_reply_size"),
     "an array without an end": (says(b"*2147483647\r\n", b"$1\r\na\r\n"), "longer than max_reply_size"),
-    "an array too large for any memory": (says(b"*4294967295\r\n"), "fits no memory"),
+    "an array too large for any memory": (says(b"*4294967295\r\n"), "longer than max_reply_size"),
+    "an array in an array": (says(b"*1\r\n*134217728\r\n"), "longer than max_reply_size"),
+    "arrays of all that is allowed": (says(b"*100000\r\n*100000\r\n"), "longer than max_reply_size"),
+    "a set too large": (says(b"~134217728\r\n"), "longer than max_reply_size"),
+    "attributes of which there are too many": (says(b"|134217728\r\n"), "longer than max_reply_size"),
+    "a push message too large": (says(b">134217728\r\n"), "a push message of 134217728 elements"),
+    "a push message in an array": (says(b"*1\r\n>134217728\r\n"), "a push message of 134217728 elements"),
+    "a push message behind the wrong end": (says(b"*2\r\n$1\r\nvXX>134217728\r\n"), "longer than max_reply_size"),
+    "a push message in pieces": (
+        drips(b"*2\r\n:", b"1\r\n>134", b"217728", b"\r\n"),
+        "a push message of 134217728",
+    ),
+    "a push message that a value might hide": (drips(b"*2\r\n+", b"$99999\r\n>134217728\r\n"), "longer|push message"),
     "arrays in arrays in arrays": (says(b"*1\r\n" * 100_000), "nesting|closed"),
     "a negative length": (says(b"$-5\r\n"), "out of range"),
     "a length that is no number": (says(b"$x\r\n"), "length"),
@@ -235,7 +257,7 @@ async def welcome_to_postgres(stream: trio.SocketStream) -> None:
 
 POSTGRES = Kind(
     lambda port: respool_postgres.PostgresAdapter(
-        f"postgresql://u@127.0.0.1:{port}/db?sslmode=disable&gssencmode=disable"
+        f"postgresql://u@127.0.0.1:{port}/db?sslmode=disable&gssencmode=disable", max_result_size=LIMIT
     ),
     welcome_to_postgres,
     lambda connection: connection.execute("SELECT 1"),
@@ -243,7 +265,24 @@ POSTGRES = Kind(
 )
 COLUMN = message(b"T", struct.pack("!h", 1) + b"c\0" + bytes(18))
 
+ROW = message(b"D", struct.pack("!hi", 1, 200) + bytes(200))
+
+
+async def parameters_without_end(watch: Watch) -> None:
+    numbers = itertools.count()
+    while watch.sent < HARM:
+        await watch.send(b"".join(message(b"S", b"p%d\0%b\0" % (next(numbers), b"x" * 200)) for _ in range(300)))
+
+
 POSTGRES_REPLIES = {
+    "rows without an end": (says(COLUMN, ROW), "max_result_size"),
+    "rows of nothing without an end": (says(message(b"T", bytes(2)), message(b"D", bytes(2))), "max_result_size"),
+    "a row without an end": (says(COLUMN + message(b"D", length=2**30), PIECE), "max_result_size"),
+    "results without an end": (says(b"", message(b"C", b"SELECT 0\0")), "max_result_size"),
+    "notices without an end": (says(b"", message(b"N", b"SNOTICE\0Mhello\0\0")), "max_result_size"),
+    "a notice without an end": (says(message(b"N", length=2**30), PIECE), "max_result_size"),
+    "notifications without an end": (says(b"", message(b"A", bytes(4) + b"channel\0payload\0")), "max_result_size"),
+    "parameters without an end": (parameters_without_end, "max_result_size"),
     "a row too long": (says(COLUMN + message(b"D", length=2**31 - 1)), "closed|message|memory|lost"),
     "a row too short": (says(COLUMN + message(b"D", length=1)), "lost synchronization|message"),
     "a value longer than its row": (

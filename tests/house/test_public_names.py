@@ -16,7 +16,6 @@ PUBLIC = {
         adapter open_keyed_pool open_pool
     """,
     "respool.abc": "Adapter Instrument Verdict",
-    "respool.lowlevel": "SocketWatch",
     "respool.opentelemetry": "PoolMetrics",
     "respool.prometheus": "PoolCollector",
     "respool.testing": """

@@ -19,7 +19,7 @@ from psycopg.rows import Row, TupleRow
 from respool.abc import Adapter, Verdict
 
 from ._addresses import check_places, effective, without_secrets
-from ._connection import Connection
+from ._connection import MAX_RESULT_SIZE, Connection
 
 if TYPE_CHECKING:
     from psycopg import AsyncCursor
@@ -65,6 +65,7 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
       reset_session: how to undo what a borrower did to the session on the server. None: only open transactions,
         LISTEN and the connection's attributes are undone. A statement, such as ``"DISCARD ALL"``, or an asynchronous
         function called with the connection: a round trip after every lease that used the connection.
+      max_result_size: bytes of a result that is read whole, over TCP on Linux. One that is streamed may be longer.
       options: further parameters of libpq, such as ``host`` or ``sslmode``.
 
     Raises:
@@ -75,6 +76,7 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
     password: Password | None
     configure: Callable[[Connection[Row]], Awaitable[None]] | None
     reset_session: str | Callable[[Connection[Row]], Awaitable[None]] | None
+    max_result_size: int
     options: Mapping[str, Any]
     _name: str
     _must_be_off: tuple[bytes, ...]
@@ -93,6 +95,7 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
         password: Password | None = None,
         configure: Callable[[Connection[TupleRow]], Awaitable[None]] | None = None,
         reset_session: str | Callable[[Connection[TupleRow]], Awaitable[None]] | None = None,
+        max_result_size: int = MAX_RESULT_SIZE,
         **options: ConnParam,
     ) -> None: ...
 
@@ -109,6 +112,7 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
         password: Password | None = None,
         configure: Callable[[Connection[Row]], Awaitable[None]] | None = None,
         reset_session: str | Callable[[Connection[Row]], Awaitable[None]] | None = None,
+        max_result_size: int = MAX_RESULT_SIZE,
         **options: ConnParam,
     ) -> None: ...
 
@@ -120,6 +124,7 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
         password: Password | None = None,
         configure: Callable[[Connection[Any]], Awaitable[None]] | None = None,
         reset_session: str | Callable[[Connection[Any]], Awaitable[None]] | None = None,
+        max_result_size: int = MAX_RESULT_SIZE,
         **options: Any,
     ) -> None:
         _check_callable("password", password, or_str=True)
@@ -131,6 +136,7 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
             password=password,
             configure=configure,
             reset_session=reset_session,
+            max_result_size=max_result_size,
             options={"autocommit": autocommit, **options},
             name=_name_of(known),
             must_be_off=_MUST_BE_OFF.get(known.get("target_session_attrs", ""), ()),
@@ -155,6 +161,7 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
         if self.password is not None:
             options["password"] = await _ask(self.password)
         connection: Connection[Row] = await Connection.connect(self.conninfo, **options)
+        connection.max_result_size = self.max_result_size
         try:
             await self._configure(connection)
             connection.keep_settings()
@@ -220,8 +227,6 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
 
     def verdict(self, error: BaseException) -> Verdict:
         """By SQLSTATE. The server names none when it refuses a connection: then by its (English) message."""
-        if isinstance(error, _NotAwaitable):
-            return Verdict.DISCARD | Verdict.PERMANENT
         if not isinstance(error, e.Error):
             return Verdict.KEEP
         if isinstance(error.__cause__, ExceptionGroup):  # several hosts were tried
@@ -283,15 +288,9 @@ def _check_callable(name: str, given: object, *, or_str: bool = False) -> None:
     raise TypeError(f"{name} must be a {'str or a ' if or_str else ''}function, not {type(given).__name__}")
 
 
-class _NotAwaitable(TypeError):
-    """A function that is to be awaited is not an async one. No retry mends that."""
-
-
 def _awaitable(returned: Awaitable[None], name: str) -> Awaitable[None]:
     if not inspect.isawaitable(returned):
-        raise _NotAwaitable(
-            f"{name} must be an async function; it returned {type(returned).__name__}, not an awaitable"
-        )
+        raise TypeError(f"{name} must be an async function; it returned {type(returned).__name__}, not an awaitable")
     return returned
 
 

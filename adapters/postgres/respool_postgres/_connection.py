@@ -38,14 +38,12 @@ from psycopg.rows import Row
 from psycopg.transaction import BaseTransaction
 from psycopg.waiting import Ready, Wait
 
-from respool.lowlevel import SocketWatch
-
 from ._addresses import check_places, connection_attempts, without_secrets
 from ._blocks import Debt, Pipeline, ServerCursor, Transaction
 from ._cancelling import CancelRequest
 from ._draining import drain, drain_pipeline
 from ._settings import Settings
-from ._waiting import READ_OR_WRITE, ExchangeLock, readiness, run_unconnected, wait_for
+from ._waiting import READ_OR_WRITE, ExchangeLock, readiness, run_unconnected, surplus, wait_for
 
 if TYPE_CHECKING:
     from typing import Self, TypeVar
@@ -56,7 +54,7 @@ if TYPE_CHECKING:
 
     RV = TypeVar("RV")
 
-__all__ = ["Connection"]
+__all__ = ["MAX_RESULT_SIZE", "Connection"]
 
 logger = logging.getLogger("respool.postgres")
 
@@ -82,7 +80,11 @@ _ENDINGS = frozenset(
 """Exchanges that recovery lets finish, instead of cancelling them: stopped half way, they leave a transaction whose
 state nobody knows. They are short, or, as a COMMIT with much to check, what the caller asked for."""
 
+MAX_RESULT_SIZE = 1 << 30  # bytes of a result that is read whole
+
 _BUSY_SECONDS = 0.001
+_LONG = 4  # turns of waiting after which an exchange is weighed, and again after as many
+_UNASKED = 1000  # buffers full of what the server says unasked
 _FIRST_PATIENCE = 0.05
 
 
@@ -105,11 +107,15 @@ class Connection(AsyncConnection[Row]):
     used = False
     """Whether there has been any exchange since `restore`."""
 
+    max_result_size = MAX_RESULT_SIZE
+    """Bytes of a result that is read whole, over TCP on Linux. One that is streamed may be longer. May be changed."""
+
     def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
         super().__init__(pgconn, *args, **kwargs)
         self.server_cursor_factory = ServerCursor
         self.lock: ExchangeLock = ExchangeLock()  # type: ignore[assignment]
-        self._watch = SocketWatch(pgconn.socket)
+        self._readable_poll = select.poll()
+        self._readable_poll.register(pgconn.socket, select.POLLIN)
         self._either_poll = select.poll()
         self._either_poll.register(pgconn.socket, READ_OR_WRITE)
         self._last_scheduled = 0.0
@@ -191,7 +197,7 @@ class Connection(AsyncConnection[Row]):
     async def close(self) -> None:
         """Close the connection at once, even in the middle of an exchange. Other tasks waiting on it get an error."""
         if not self.closed:
-            self._watch.close()
+            trio.lowlevel.notify_closing(self.pgconn.socket)
         await super().close()
         self.pgconn.finish()
         self._forget_debts()
@@ -228,11 +234,16 @@ class Connection(AsyncConnection[Row]):
         """Drive a generator on from its first request. Not `patient`: take data that is here, whatever time it is."""
         waited = False
         ready: int
+        turns = 0
+        start: int | None = None
         try:
             while True:
+                turns += 1
+                if turns % _LONG == 0:
+                    start = self._weigh(start, fd)
                 try:
                     if patient and wants == _WAIT_R:
-                        await self._watch.wait_readable()
+                        await trio.lowlevel.wait_readable(fd)
                         ready, waited = _READY_R, True
                     # A socket is nearly always writable: asking costs a tenth of waiting.
                     elif not (ready := readiness(self._either_poll, wants)):
@@ -254,6 +265,24 @@ class Connection(AsyncConnection[Row]):
         if not waited:
             await self._schedule_others()
         return result
+
+    def _weigh(self, start: int | None, fd: int) -> int:
+        """Drop the connection if the server has sent too much since there was the surplus `start`, and return that.
+
+        libpq keeps without limit what arrives for a result. It is counted net of what was sent, because an executemany
+        of any length may be answered row by row, and is not kept.
+        """
+        now = surplus(fd)
+        if start is None:
+            return now
+        if now - start <= self.max_result_size:
+            return start
+        trio.lowlevel.notify_closing(fd)
+        self.pgconn.finish()
+        raise e.OperationalError(
+            f"the result is longer than max_result_size ({self.max_result_size} bytes): use a server-side cursor or "
+            "stream() to read it in parts, or raise the limit"
+        )
 
     async def _schedule_others(self) -> None:
         """Let other tasks run if an operation did not have to wait, but not for every row that is already here."""
@@ -419,7 +448,7 @@ class Connection(AsyncConnection[Row]):
             and not self._num_transactions
             and not self._heard()
             and self._settings.are_those_of(self)
-            and not self._watch.is_readable()
+            and not self._readable_poll.poll(0)
         )
 
     async def restore(self) -> bool:
@@ -459,14 +488,22 @@ class Connection(AsyncConnection[Row]):
 
     async def _stop_listening(self) -> None:
         """Take whatever arrived unasked. Notifications were for the last borrower, so no more shall come."""
-        while self._watch.is_readable():
+        for _ in range(_UNASKED):
+            if not self._readable_poll.poll(0):
+                break
             self.pgconn.consume_input()
+            self._forget_notifications()
+        else:
+            raise e.OperationalError("the server does not stop saying what nobody asked for")
         if self._heard():
             await self.wait(self._exec_command(b"UNLISTEN *"))
-        while self.pgconn.notifies():
-            pass
+        self._forget_notifications()
         self._notifies_backlog = deque()
         self._listened = False
+
+    def _forget_notifications(self) -> None:
+        while self.pgconn.notifies():
+            self._listened = True
 
     def _heard(self) -> bool:
         """Whether anybody has listened to notifications, as far as can be seen from here."""

@@ -26,6 +26,7 @@ _PLAIN = (
     "_prepared.prepared_max",
     "_notice_handlers",
     "_notify_handlers",
+    "max_result_size",
 )
 # psycopg copies these maps when they are changed, so that the same objects mean that nothing was.
 _MAPS = ("_adapters._dumpers", "_adapters._dumpers_by_oid", "_adapters._loaders")

@@ -7,6 +7,9 @@ once the socket is. psycopg has one driver for them per world (select, poll, asy
 from __future__ import annotations
 
 import select
+import socket
+import struct
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -15,7 +18,7 @@ from psycopg import errors as e
 from psycopg.abc import PQGenConn
 from psycopg.waiting import Ready
 
-__all__ = ["READ_OR_WRITE", "ExchangeLock", "readiness", "run_unconnected", "wait_for"]
+__all__ = ["READ_OR_WRITE", "ExchangeLock", "readiness", "run_unconnected", "surplus", "wait_for"]
 
 RV = TypeVar("RV")
 
@@ -24,6 +27,9 @@ READ_OR_WRITE = select.POLLIN | select.POLLOUT
 # psycopg gives Wait and Ready the same numbers: what is wanted and what is ready compare as they are.
 _READY_R = Ready.R
 _READY_W = Ready.W
+
+_MAX_WELCOME = 1 << 20  # bytes from connecting to being connected, certificates included
+_TCP_INFO = struct.Struct("=120x QQ")  # of Linux's struct tcp_info: tcpi_bytes_acked, tcpi_bytes_received
 
 
 class ExchangeLock:
@@ -106,12 +112,29 @@ async def _readable_or_writable(fd: int) -> int:
     return ready
 
 
+def surplus(fd: int) -> int:
+    """How many bytes more than it was sent the peer of a TCP connection has sent. 0 where the kernel does not say."""
+    if sys.platform != "linux":
+        return 0
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=fd)
+    try:
+        sent, received = _TCP_INFO.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size))
+    except (OSError, struct.error):
+        return 0  # a Unix socket, or a kernel before 4.1
+    finally:
+        sock.detach()
+    return int(received) - int(sent)
+
+
 async def run_unconnected(generator: PQGenConn[RV]) -> RV:
     """Drive a generator that opens its own socket, such as psycopg's connect. Interrupted, its socket is closed."""
     try:
         fd, wants = next(generator)
         while True:
-            fd, wants = generator.send(await wait_for(fd, wants))
+            ready = await wait_for(fd, wants)
+            if surplus(fd) > _MAX_WELCOME:
+                raise e.OperationalError("the server says too much before it lets anybody in")
+            fd, wants = generator.send(ready)
     except StopIteration as done:
         value: RV = done.value
         return value

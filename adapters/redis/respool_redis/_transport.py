@@ -9,13 +9,12 @@ reason: a cancelled ``SSLStream.send_all`` would leave the stream unusable.
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 
 import trio
 from redis.exceptions import ConnectionError
-
-from respool.lowlevel import SocketWatch
 
 from ._settings import Settings
 
@@ -40,9 +39,12 @@ class Transport:
     def __init__(self, sock: socket.socket, read_size: int) -> None:
         sock.setblocking(False)
         self.socket = sock
-        self.watch = SocketWatch(sock)
+        self.descriptor = sock.fileno()
         self._buffer = bytearray(read_size)
         self._view = memoryview(self._buffer)
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        self._poll = poll.poll
         self._closed = False
 
     def flush(self) -> None:
@@ -75,26 +77,26 @@ class Transport:
 
     def is_quiet(self) -> bool:
         """Whether the peer is there and has said nothing since the last `receive`."""
-        return not self._closed and not self.watch.is_readable()
+        return not self._closed and not self._poll(0)
 
     async def wait_readable(self) -> None:
         """Wait until `receive` may have something to say, or somebody calls `nudge` or `close`."""
         try:
-            await self.watch.wait_readable()
+            await trio.lowlevel.wait_readable(self.descriptor)
         except trio.ClosedResourceError:
             return  # the caller looks at its state again
 
     async def wait_writable(self) -> None:
         """Wait until `send` may have room, or somebody calls `nudge` or `close`."""
         try:
-            await trio.lowlevel.wait_writable(self.socket)
+            await trio.lowlevel.wait_writable(self.descriptor)
         except trio.ClosedResourceError:
             return
 
     def nudge(self) -> None:
         """Make whoever waits on the socket look again."""
         if not self._closed:
-            self.watch.interrupt()
+            trio.lowlevel.notify_closing(self.descriptor)
 
     def shut_writing(self) -> None:
         """Tell the server that nothing more will come, and go on listening."""
@@ -104,7 +106,7 @@ class Transport:
     def close(self) -> None:
         """Free the socket. May be called twice."""
         if not self._closed:
-            self.watch.close()
+            trio.lowlevel.notify_closing(self.descriptor)
             self._closed = True
             self.socket.close()
 

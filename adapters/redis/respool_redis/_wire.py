@@ -23,8 +23,9 @@ import trio
 from hiredis import PushNotification
 from redis._parsers import BaseParser, Encoder
 from redis.exceptions import ConnectionError, InvalidResponse
-from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wait_readable, wait_task_rescheduled
 
+from ._feed import Feed
 from ._transport import ClosedByServer, Transport
 
 __all__ = ["NONE", "ONE", "ONE_RAW", "Commands", "NotSent", "Wire"]
@@ -40,7 +41,7 @@ ONE_RAW: tuple[bool, ...] = (False,)  # one reply, as bytes whatever the connect
 NONE: tuple[bool, ...] = ()
 
 _NOTHING = object()  # what the parser says when it has no complete reply; None is a reply
-_BACKLOG = 1 << 20  # bytes waiting to be written beyond which callers wait before they add more
+_BACKLOG = 1 << 18  # bytes waiting to be written beyond which callers wait before they add more
 _LAST_MESSAGES = 10_000  # dropped when listening ends
 _BATCH = 512  # commands joined into one write
 
@@ -84,7 +85,7 @@ class Wire:
     def __init__(self, transport: Transport, encoder: Encoder, orphaned: Orphaned, max_reply_size: int) -> None:
         self._transport = transport
         self._max_reply_size = max_reply_size
-        self._since_reply = 0  # bytes received since the last complete reply
+        self._since_reply = 0  # bytes received, and made room for, since the last complete reply
         self._orphaned = orphaned
         self._parser = hiredis.Reader(
             protocolError=InvalidResponse,
@@ -93,6 +94,7 @@ class Wire:
             errors=encoder.encoding_errors,
             notEnoughData=_NOTHING,
         )
+        self._feed = Feed(self._parser, max_reply_size)
         self._owed: deque[Exchange] = deque()  # in the order of their commands; the left one gets the next reply
         self._unsent: deque[Exchange] = deque()  # not written yet, or only in part; the same order
         self._torn = False  # whether the oldest of them is written in part
@@ -114,7 +116,7 @@ class Wire:
         """Whether nothing at all is under way: no exchange, no byte unread, the peer still there."""
         if self.broken is not None or self._owed or self._unsent or self._transport.unflushed:
             return False
-        return not self._parser.has_data() and self._transport.is_quiet()
+        return not self._has_unread and self._transport.is_quiet()
 
     @property
     def outstanding(self) -> Iterator[Commands]:
@@ -276,6 +278,10 @@ class Wire:
     def _has_unsent(self) -> bool:
         return bool(self._unsent) or self._transport.unflushed
 
+    @property
+    def _has_unread(self) -> bool:
+        return bool(self._feed.pending or self._parser.has_data())
+
     def _raise_if_broken(self) -> None:
         if self.broken is not None:
             raise ConnectionError(*self.broken.args) from self.broken
@@ -298,7 +304,7 @@ class Wire:
         """Be the leader for one turn: wait for the socket, then give out what came."""
         self._reading = True
         try:
-            await self._transport.watch.wait_readable()
+            await wait_readable(self._transport.descriptor)
         except trio.ClosedResourceError:
             pass  # nudged: look again
         finally:
@@ -431,12 +437,29 @@ class Wire:
         if self._since_reply > self._max_reply_size:
             self._break(ConnectionError(f"a reply is longer than max_reply_size ({self._max_reply_size} bytes)"))
             return 0
-        self._parser.feed(data)  # type: ignore[arg-type]  # takes any buffer
-        return len(data)
+        received = data.tobytes()
+        # The bytes that headers of several elements begin with.
+        if self._feed.pending or 42 in received or 62 in received or 124 in received or 126 in received:
+            self._feed.add(received)
+        else:
+            self._parser.feed(received)
+        return len(received)
+
+    def _feed_on(self) -> bool:
+        """Let the parser, which has read what it was given, have more of what has arrived. False if there is none."""
+        try:
+            room = self._feed.step(self._since_reply)
+        except ConnectionError as error:
+            self._break(error)
+            return False
+        self._since_reply += room or 0
+        return room is not None
 
     def _parse(self, decode: bool) -> Any:
         try:
             reply = self._parser.gets(decode)
+            while reply is _NOTHING and self._feed.pending and self._feed_on():
+                reply = self._parser.gets(decode)
         except UnicodeDecodeError as error:
             reply = error  # this one reply is not text; the next one is not affected
         except (InvalidResponse, MemoryError) as error:
@@ -466,6 +489,8 @@ class Wire:
                 self._break_as_nonsense(error)
                 return
             if reply is _NOTHING:
+                if self._feed.pending and self._feed_on():
+                    continue
                 return
             self._since_reply = 0
             if type(reply) is PushNotification:
@@ -493,7 +518,7 @@ class Wire:
             return
         self.broken = error
         self._transport.close()
-        if self._hung_up and isinstance(error, ClosedByServer) and not self._parser.has_data():
+        if self._hung_up and isinstance(error, ClosedByServer) and not self._has_unread:
             self._owed.clear()  # none of it was done
         unsent = set(self._unsent)
         if self._torn:
