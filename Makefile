@@ -64,10 +64,11 @@ clean:
 # $(1): a virtual environment, $(2): what goes into it. One call at a time; pip before 25.1 does not know --group.
 define install
 	@$(PYTHON) -c 'import sys; sys.exit("respool needs Python 3.11 or later: make PYTHON=python3.11 ..." if sys.version_info < (3, 11) else 0)'
-	flock .install.lock sh -ec '\
+	@echo "Installing what this needs into $(1), for a minute or so"
+	@flock .install.lock sh -ec '\
 		$(PYTHON) -m venv $(1); \
-		$(1)/bin/pip install --quiet --upgrade "pip>=25.1"; \
-		$(1)/bin/pip install --quiet $(2) $(addprefix --editable ,$(DISTRIBUTIONS)); \
+		$(1)/bin/pip install -qq --upgrade "pip>=25.1"; \
+		$(1)/bin/pip install -qq $(2) $(addprefix --editable ,$(DISTRIBUTIONS)); \
 		touch $(1)/installed'
 endef
 
@@ -75,7 +76,7 @@ $(VENV)/installed: $(INPUTS)
 	$(call install,$(VENV),--group dev)
 
 $(OLDEST)/installed: $(INPUTS)
-	mkdir -p build && $(PYTHON) -m tests.oldest > build/oldest.txt
+	@mkdir -p build && $(PYTHON) -m tests.oldest > build/oldest.txt
 	$(call install,$(OLDEST),--group test --constraint build/oldest.txt)
 
 $(BENCH)/installed: $(INPUTS)

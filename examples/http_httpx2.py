@@ -6,13 +6,14 @@ Set RESPOOL_HTTP_URL to a server's URL. For httpx, write httpx where this says h
 from __future__ import annotations
 
 import os
+import sys
 
 import httpx2
 import respool_http
 import trio
 from respool_http.httpx2 import PoolTransport
 
-URL = os.environ["RESPOOL_HTTP_URL"]
+URL = os.environ.get("RESPOOL_HTTP_URL") or sys.exit("Set RESPOOL_HTTP_URL to a server's URL: http://127.0.0.1:8000")
 
 
 async def main() -> None:

@@ -7,12 +7,15 @@ slows the server there down. A reader that goes away cancels nothing but its own
 from __future__ import annotations
 
 import os
+import sys
 from functools import partial
 
 import respool_http
 import trio
 
-BACKEND = os.environ["RESPOOL_HTTP_URL"]
+BACKEND = os.environ.get("RESPOOL_HTTP_URL") or sys.exit(
+    "Set RESPOOL_HTTP_URL to a server's URL: http://127.0.0.1:8000"
+)
 
 
 async def forward(pool: respool_http.HTTPPool, client: trio.SocketStream) -> None:

@@ -18,7 +18,8 @@ class PoolTimeout(PoolError, trio.TooSlowError):
     """No resource came free within the acquire's own timeout.
 
     Either leases are held too long (the text names the holders), or the pool is too small, or resources cannot be
-    opened (then the last error of `Adapter.open` is the ``__cause__``). Catching `trio.TooSlowError` catches it too.
+    opened (then the text ends with the last error of `Adapter.open`, which is the ``__cause__``). Catching
+    `trio.TooSlowError` catches it too.
     """
 
 
@@ -35,7 +36,7 @@ class PoolClosed(PoolError):
 
 
 class OpenFailed(PoolError):
-    """No resource can be opened; the error of `Adapter.open` is the ``__cause__``.
+    """No resource can be opened; the text ends with the error of `Adapter.open`, which is the ``__cause__``.
 
     Either the adapter says that trying again will not help, or the pool was opened with ``fail_fast``.
     """

@@ -15,12 +15,13 @@ from typing import Any, Generic, TypeVar, Unpack
 
 import attrs
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from . import _telling
 from ._budget import Budget
 from ._errors import PoolClosed
 from ._limits import Limits, Options, limits_from
-from ._misuse import instruments_from, refuse_async_hooks
+from ._misuse import OnlyEntered, instruments_from, refuse_async_hooks
 from ._pool import Pool
 from ._queue import Priority
 from ._statistics import PoolStatistics
@@ -139,7 +140,7 @@ async def _end(pool: Pool[Any]) -> None:
         await pool._end()
 
 
-class _KeyedAcquire(Generic[K, T]):
+class _KeyedAcquire(OnlyEntered, Generic[K, T]):
     """Finds the key's pool on entering: it might have been forgotten since `KeyedPool.acquire` was called."""
 
     __slots__ = ("_key", "_keyed", "_lease", "_priority", "_timeout", "_transferable")
@@ -160,25 +161,21 @@ class _KeyedAcquire(Generic[K, T]):
         self._priority = priority
         self._transferable = transferable
 
-    # Neither is a coroutine of its own: the lease's are awaited directly, which every acquire is the quicker for.
-
-    def __aenter__(self) -> Coroutine[Any, Any, T]:
+    @enable_ki_protection
+    async def __aenter__(self) -> T:
         if hasattr(self, "_lease"):
             raise RuntimeError(_telling.USED_ALREADY)
-        pool = self._keyed._pool(self._key)
-        self._lease = pool.acquire(timeout=self._timeout, priority=self._priority, transferable=self._transferable)
-        entering: Coroutine[Any, Any, T] = self._lease.__aenter__()
-        return entering if pool.adapter.leases_per_resource == 1 else self._enter_shared(entering)
+        while True:
+            pool = self._keyed._pool(self._key)
+            self._lease = pool.acquire(timeout=self._timeout, priority=self._priority, transferable=self._transferable)
+            try:
+                return await self._lease.__aenter__()
+            except PoolClosed:
+                # A key is forgotten if a shared resource is closed in the moment in which it is handed over.
+                if self._keyed._closed:
+                    raise
 
-    async def _enter_shared(self, entering: Coroutine[Any, Any, T]) -> T:
-        """A key is forgotten if a shared resource is closed in the moment in which it is handed over."""
-        try:
-            return await entering
-        except PoolClosed:
-            if self._keyed._closed:
-                raise
-        del self._lease
-        return await self.__aenter__()
+    # Not a coroutine of its own: the lease's is awaited directly, which every acquire is the quicker for.
 
     def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None

@@ -239,16 +239,18 @@ class Ledger(Generic[T]):
         self._arrived(entry)
         self.gone(entry, now)
 
-    def recovered(self, entry: Entry[T], now: float) -> None:
-        """`Adapter.validate` or `Adapter.reset` returned."""
+    def recovered(self, entry: Entry[T], now: float) -> bool:
+        """`Adapter.validate` or `Adapter.reset` returned. The answer is whether `Adapter.is_clean` agrees."""
         checked = entry.state is State.CHECKING
         if checked:
             self.arriving -= 1
-        if self.is_clean is None or self.is_clean(entry.resource):
+        clean = self.is_clean is None or self.is_clean(entry.resource)
+        if clean:
             self._settle(entry, now)
         else:
             self.discard(entry, entry.doom or (Discard.INVALID if checked else Discard.BROKEN))
         self.provide(now)
+        return clean
 
     def unrecoverable(self, entry: Entry[T], now: float) -> None:
         """`Adapter.validate` or `Adapter.reset` raised, or ran out of time."""

@@ -4,17 +4,41 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from .abc import Adapter, Instrument
 
-__all__ = ["NotAwaitable", "awaitable", "instruments_from", "refuse_async", "refuse_async_hooks"]
+__all__ = ["NotAwaitable", "OnlyEntered", "awaitable", "instruments_from", "refuse_async", "refuse_async_hooks"]
 
 R = TypeVar("R")
+
+_NOT_ENTERED = "acquire() lends for the length of a block: use 'async with pool.acquire(...) as resource:'"
 
 
 class NotAwaitable(TypeError):
     """A hook that is to be awaited is not an async function. No retry mends that."""
+
+
+class OnlyEntered:
+    """What `acquire` returns: good for ``async with`` and nothing else, as whoever uses it otherwise is told."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        # So that Python says "'acquire() without async with' object has no attribute 'execute'". A __getattr__ could
+        # say more, but slows each wait down by a twentieth.
+        cls.__name__ = "acquire() without async with"
+
+    if not TYPE_CHECKING:  # type checkers know these mistakes themselves
+
+        def __await__(self) -> NoReturn:
+            raise TypeError(_NOT_ENTERED)
+
+        def __enter__(self) -> NoReturn:
+            raise TypeError(_NOT_ENTERED)
+
+        def __exit__(self, *_: object) -> NoReturn:
+            raise AssertionError("unreachable: __enter__ raises")
 
 
 def awaitable(returned: Awaitable[R], hook: str) -> Awaitable[R]:

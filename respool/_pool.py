@@ -12,13 +12,14 @@ nothing; the shield is never without a deadline, and the end of the pool's block
 from __future__ import annotations
 
 import contextvars
+import inspect
 import logging
 import math
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, Unpack, overload
+from typing import Any, Generic, TypeVar, Unpack, overload
 
 import attrs
 import trio
@@ -43,7 +44,7 @@ from ._entry import Entry, Lease, State
 from ._errors import LeaseRevoked, OpenFailed, PoolClosed, PoolDeadlock, PoolError, PoolOverloaded, PoolTimeout
 from ._ledger import UPKEEP_PERIOD, Ledger
 from ._limits import Limits, Options, limits_from
-from ._misuse import NotAwaitable, awaitable, instruments_from, refuse_async_hooks
+from ._misuse import NotAwaitable, OnlyEntered, awaitable, instruments_from, refuse_async_hooks
 from ._queue import Priority
 from ._statistics import PoolStatistics
 from ._urls import adapter_from_url
@@ -65,7 +66,7 @@ _TELLING_USE = 0.005  # seconds
 logger = logging.getLogger("respool")
 
 
-class _Acquire(Lease[T]):
+class _Acquire(OnlyEntered, Lease[T]):
     """What `Pool.acquire` returns: the lease itself, so that an uncontended acquire allocates nothing else."""
 
     __slots__ = ("_pool", "_timeout")
@@ -126,17 +127,6 @@ class _Acquire(Lease[T]):
                 await wait_task_rescheduled(self._give_up)
         entry: Entry[T] = self.entry
         return entry
-
-    if not TYPE_CHECKING:  # type checkers know these mistakes themselves
-
-        def __await__(self) -> NoReturn:
-            raise TypeError(_telling.NOT_ENTERED)
-
-        def __enter__(self) -> NoReturn:
-            raise TypeError(_telling.NOT_ENTERED)
-
-        def __exit__(self, *_: object) -> NoReturn:
-            raise AssertionError("unreachable: __enter__ raises")
 
     def unwrap(self) -> None:
         """Be what is sent to this lease's task when its wait is over, as an `outcome.Outcome` is.
@@ -240,6 +230,8 @@ class Pool(Generic[T]):
         self._upkeep_scope = trio.CancelScope(shield=True)  # cancelled by _end(), and by nothing else
         self._nap = trio.CancelScope()  # upkeep's sleep; moving its deadline wakes upkeep earlier
         self._nap_ends = -math.inf  # that deadline
+        # Whether is_clean has said no of everything yet, also of the first resource when it had just been opened.
+        self._never_clean: bool | None = None if asks else False
         self._hurry = False  # whether the closing of resources is not to wait for politeness
         self._progress = ParkingLot()  # tasks that wait for something to be closed
         self._nursery: trio.Nursery  # for jobs; set by open_pool
@@ -274,7 +266,9 @@ class Pool(Generic[T]):
           OpenFailed: no resource can be opened, for good, and none is in use that might be returned.
           PoolClosed: the pool's block has ended or is ending.
         """
-        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
+        if timeout is not None and not (
+            isinstance(timeout, (int, float)) and timeout >= 0 and not isinstance(timeout, bool)
+        ):
             raise ValueError(f"timeout must be a number of seconds >= 0, not {timeout!r}")
         line = NORMAL
         if priority is not _NORMAL:
@@ -377,7 +371,7 @@ class Pool(Generic[T]):
     def _before_acquire(self, lease: _Acquire[T]) -> None:
         """What is done only if asked for, or only at first."""
         if self.limits.record_stacks:
-            lease.stack = "".join(traceback.format_stack()[:-2])  # up to the line that acquires
+            lease.stack = _stack_of_borrower()
         if self._nesting_checks:
             self._nesting_checks -= 1
             leases = (other for entry in self._ledger.entries for other in entry.leases)
@@ -448,7 +442,7 @@ class Pool(Generic[T]):
             try:
                 verdict |= self.adapter.verdict(leaf)
             except Exception:
-                logger.exception("%s: %s.verdict() failed; discarding the resource", self.name, self.adapter.name)
+                logger.exception("%s: verdict() failed; discarding the resource", self.name)
                 verdict |= Verdict.DISCARD
         return verdict
 
@@ -456,7 +450,7 @@ class Pool(Generic[T]):
         try:
             return self.adapter.is_clean(resource)
         except Exception:
-            logger.exception("%s: %s.is_clean() failed; resetting the resource", self.name, self.adapter.name)
+            logger.exception("%s: is_clean() failed; resetting the resource", self.name)
             return False
 
     # Jobs and upkeep.
@@ -506,6 +500,8 @@ class Pool(Generic[T]):
             if entry.job.cancelled_caught:
                 self._ledger.open_abandoned(entry, self._now())
             else:
+                if self._never_clean is None:
+                    self._never_clean = not self._is_clean(resource)
                 now = self._now()
                 self._ledger.opened(entry, resource, now - started, now)
                 self._tell("opened", now - started)
@@ -518,8 +514,10 @@ class Pool(Generic[T]):
         if Verdict.RETIRE in verdict and entry.generation == ledger.generation:
             ledger.retire_all(now)
         permanent = Verdict.PERMANENT in verdict or isinstance(error, NotAwaitable)
+        told = ledger.open_error is not None and _brief(ledger.open_error) == _brief(error)
         ledger.open_failed(entry, error, now, permanent=permanent)
-        logger.warning("%s: could not open a resource: %s", self.name, _brief(error))
+        level = logging.DEBUG if told else logging.WARNING
+        logger.log(level, "%s: could not open a resource: %s", self.name, _brief(error))
         self._tell("open_failed", error)
         if ledger.hopeless():
             for lease in list(ledger.queue):
@@ -544,9 +542,12 @@ class Pool(Generic[T]):
         else:
             if entry.job.cancelled_caught:
                 self._ledger.unrecoverable(entry, self._now())
-            else:
-                self._ledger.recovered(entry, self._now())
+            elif self._ledger.recovered(entry, self._now()):
+                self._never_clean = False
                 self._tell("recovered")
+            elif self._never_clean:
+                self._never_clean = False
+                logger.warning(_telling.NEVER_CLEAN, self.name, type(self.adapter).__name__, doing)
         self._follow_up()
 
     @enable_ki_protection
@@ -815,6 +816,13 @@ async def _running(
         pool._tell_ended()
     if error_of_block is not None:
         raise error_of_block
+
+
+def _stack_of_borrower() -> str:
+    """The stack up to the line that acquires, without our own frames."""
+    frames = (frame for frame, _ in traceback.walk_stack(inspect.currentframe()))
+    theirs = next(frame for frame in frames if frame.f_globals.get("__package__") != __package__)
+    return "".join(traceback.format_stack(theirs))
 
 
 def _is_for_a_deadline(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ from ._statistics import Holder, PoolStatistics
 
 __all__ = [
     "CLOSED",
-    "NOT_ENTERED",
+    "NEVER_CLEAN",
     "USED_ALREADY",
     "deadlocked",
     "holder",
@@ -23,6 +23,8 @@ __all__ = [
     "timed_out",
     "too_late",
 ]
+
+_LONGEST_CAUSE = 200  # characters
 
 _UNDER_WAY = [(state, state.value) for state in (State.OPENING, State.CHECKING, State.RESETTING, State.CLOSING)]
 
@@ -83,9 +85,16 @@ def in_numbers(ledger: Ledger[Any]) -> str:
     )
 
 
+# Texts of the log.
+
+NEVER_CLEAN = (
+    "%s: is_clean of %s said no of a resource that had just been opened, and says no although %s has returned, so that "
+    "every lease costs a resource: mend is_clean, or what reset leaves undone. Told once."
+)
+
+
 # Texts of errors.
 
-NOT_ENTERED = "acquire() lends for the length of a block: use 'async with pool.acquire() as resource:'"
 CLOSED = "the pool is closed, or closing; acquire only inside open_pool()'s block"
 USED_ALREADY = "this acquire() has been used already; call acquire() again for another lease"
 
@@ -124,8 +133,16 @@ def _plight(ledger: Ledger[Any], now: float) -> str:
     return (
         in_numbers(ledger)
         + (f"; held by {holders}" if holders else "")
-        + (f"; attempts to open one that failed in a row: {ledger.failures}" if ledger.failures else "")
+        + (f"; {_failures(ledger, ledger.open_error)}" if ledger.open_error is not None else "")
     )
+
+
+def _failures(ledger: Ledger[Any], last: Exception) -> str:
+    """The last error too, in a line, for those who log a text and not its ``__cause__``."""
+    text = " ".join(f"{type(last).__name__}: {last}".split())
+    if len(text) > _LONGEST_CAUSE:
+        text = f"{text[:_LONGEST_CAUSE]}..."
+    return f"attempts to open one that failed in a row: {ledger.failures}, the last with {text}"
 
 
 def _since(lease: Lease[Any]) -> float:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, overload
 import attrs
 import trio
 
-__all__ = ["CancelReport", "cancel_everywhere", "place_of"]
+__all__ = ["CancelReport", "CancelledRun", "cancel_everywhere", "place_of"]
 
 P = TypeVar("P")
 
@@ -98,7 +98,7 @@ async def cancel_everywhere(
     """
     cancelled = completed = 0
     while True:
-        run = _Run(cancelled + completed)
+        run = CancelledRun(cancelled + completed)
         with _during("prepare", run, timeout):
             prepared = () if prepare is None else (await prepare(),)
         with _during("the operation", run, timeout):
@@ -118,7 +118,7 @@ async def cancel_everywhere(
 
 
 @contextlib.contextmanager
-def _during(what: str, run: _Run, timeout: float) -> Iterator[None]:
+def _during(what: str, run: CancelledRun, timeout: float) -> Iterator[None]:
     with trio.move_on_after(timeout) as run.limit:
         try:
             yield
@@ -129,7 +129,7 @@ def _during(what: str, run: _Run, timeout: float) -> Iterator[None]:
         raise AssertionError(f"cancel_everywhere: {what} took longer than {timeout:g} s; this run was {run}")
 
 
-class _Run(trio.abc.Instrument):
+class CancelledRun(trio.abc.Instrument):
     """One run of the operation, cancelled at the given border between two steps. Border 0 is before the first step.
 
     Trio calls an instrument between the steps of tasks, where any other task could have cancelled the scope as well.

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 import trio
 
-from respool.testing._cancel import _Run
+from respool.testing._cancel import CancelledRun
 
 Outcome = Literal["cancelled", "swallowed", "failed", "undisturbed"]
 """How a function ended that was to be cancelled; the last: it was not, because it ended before."""
@@ -77,7 +77,7 @@ class OnTrio:
         return "cancelled" if scope.cancelled_caught else "undisturbed"
 
     async def cancel_at(self, point: int, function: Function) -> Outcome:
-        run = _Run(point)
+        run = CancelledRun(point)
         await run.execute(function)
         try:
             run.judge()

@@ -2,17 +2,25 @@
 
 Everybody has ten connections and is asked for one key at a time, from 50 tasks and from 200. redis-py and coredis take
 a connection from their pool for each command by themselves; for respool that is "exclusive". "Shared" is the everyday
-client, whose tasks' commands travel together. redis-benchmark is a C program that checks nothing: it shows what the
-server has to give, asked one thing at a time on each of ten connections, or many things at once on one.
+client, whose tasks' commands travel together. The bare loops are what Trio's sockets and hiredis can do if nobody
+checks or pools anything, survives a cancellation, or has redis-py's methods. redis-benchmark is a C program that checks
+nothing: it shows what the server has to give, asked one thing at a time on each of ten connections, or many things at
+once on one.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import socket
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import urlsplit
+
+import hiredis
+import outcome
+import trio
 
 from tests.servers import RedisServer
 
@@ -107,6 +115,104 @@ def threads(url: str) -> Iterator[Any]:
     pool = redis.BlockingConnectionPool.from_url(url, max_connections=SIZE)
     with redis.Redis(connection_pool=pool) as client:
         yield client
+
+
+class BareExclusive:
+    """A socket for each command, for as long as it takes. Must not be cancelled."""
+
+    def __init__(self, sockets: list[socket.socket]) -> None:
+        self.idle = [(sock, hiredis.Reader()) for sock in sockets]
+        self.limiter = trio.CapacityLimiter(len(sockets))
+
+    async def ask(self, *command: Any) -> Any:
+        async with self.limiter:
+            sock, reader = connection = self.idle.pop()
+            sock.send(hiredis.pack_command(command))
+            reply: Any = False
+            while reply is False:
+                await trio.lowlevel.wait_readable(sock)
+                reader.feed(sock.recv(65536))
+                reply = reader.gets()
+            self.idle.append(connection)
+            return reply
+
+
+class BareShared:
+    """One socket for all; one task writes what the others ask, and one gives them the replies. Not to be cancelled."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.unsent: list[bytes] = []
+        self.asking: deque[trio.lowlevel.Task] = deque()
+        self.writer: trio.lowlevel.Task | None = None  # while it has nothing to do
+
+    async def ask(self, *command: Any) -> Any:
+        self.unsent.append(hiredis.pack_command(command))
+        self.asking.append(trio.lowlevel.current_task())
+        if self.writer is not None:
+            trio.lowlevel.reschedule(self.writer)
+            self.writer = None
+        return await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+
+    async def write(self) -> None:
+        while True:
+            self.writer = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED)
+            while self.unsent:
+                data = memoryview(b"".join(self.unsent))
+                self.unsent.clear()
+                while data:
+                    try:
+                        data = data[self.sock.send(data) :]
+                    except BlockingIOError:
+                        await trio.lowlevel.wait_writable(self.sock)
+
+    async def read(self) -> None:
+        reader = hiredis.Reader()
+        while True:
+            await trio.lowlevel.wait_readable(self.sock)
+            reader.feed(self.sock.recv(65536))
+            while (reply := reader.gets()) is not False:
+                trio.lowlevel.reschedule(self.asking.popleft(), outcome.Value(reply))
+
+
+class BareCommands:
+    """GET and SET of what can `ask`."""
+
+    def __init__(self, ask: Callable[..., Awaitable[Any]]) -> None:
+        self.ask = ask
+
+    def get(self, key: str) -> Awaitable[Any]:
+        return self.ask("GET", key)
+
+    def set(self, key: str, value: bytes) -> Awaitable[Any]:
+        return self.ask("SET", key, value)
+
+
+@contextmanager
+def bare_socket(url: str) -> Iterator[socket.socket]:
+    where = urlsplit(url)
+    with socket.create_connection((where.hostname, where.port)) as sock:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield sock
+
+
+@asynccontextmanager
+async def bare_exclusive(url: str) -> AsyncIterator[Any]:
+    with ExitStack() as stack:
+        yield BareCommands(BareExclusive([stack.enter_context(bare_socket(url)) for _ in range(SIZE)]).ask)
+
+
+@asynccontextmanager
+async def bare_shared(url: str) -> AsyncIterator[Any]:
+    with bare_socket(url) as sock:
+        bare = BareShared(sock)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bare.read)
+            nursery.start_soon(bare.write)
+            yield BareCommands(bare.ask)
+            nursery.cancel_scope.cancel()
 
 
 # What the work is, for clients with redis-py's methods: all of them.
@@ -206,6 +312,8 @@ def benchmark(what: str, size: str, length: int, tasks: int) -> Benchmark:
         contenders=(
             Contender("respool_redis, shared", of(shared)),
             Contender("respool_redis, exclusive", of(exclusive)),
+            Contender("bare Trio sockets, shared", of(bare_shared)),
+            Contender("bare Trio sockets, exclusive", of(bare_exclusive)),
             Contender("redis.asyncio", of(redis_asyncio), "asyncio"),
             Contender("redis.asyncio, uvloop", of(redis_asyncio), "uvloop"),
             Contender("coredis, asyncio", of(coredis), "asyncio"),

@@ -50,9 +50,9 @@ def url_of(request: pytest.FixtureRequest) -> UrlOf:
     return url_of
 
 
-def run(program: Path, environment: dict[str, str]) -> str:
-    """Run a program, and return what it printed."""
-    done = subprocess.run(
+def end_of(program: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a program, and return how it ended."""
+    return subprocess.run(
         [sys.executable, "-W", "error", str(program)],
         env=environment,
         cwd=ROOT,
@@ -61,6 +61,11 @@ def run(program: Path, environment: dict[str, str]) -> str:
         timeout=60,
         check=False,
     )
+
+
+def run(program: Path, environment: dict[str, str]) -> str:
+    """Run a program that ends well, and return what it printed."""
+    done = end_of(program, environment)
     assert (done.stderr, done.returncode) == ("", 0)
     return done.stdout
 
@@ -70,6 +75,16 @@ def test_example_runs(example: Path, url_of: UrlOf) -> None:
     """Each example ends well, and has something to say."""
     kinds = set(re.findall(r"RESPOOL_([A-Z]+)_URL", example.read_text()))
     assert run(example, {f"RESPOOL_{kind}_URL": url_of(kind) for kind in kinds}) != ""
+
+
+@pytest.mark.parametrize("example", ["http_httpx2.py", "http_reverse_proxy.py"])
+def test_an_example_says_which_variable_it_needs(example: str) -> None:
+    """Databases have a usual place, which is the default; what there is to ask of an HTTP server nobody knows."""
+    done = end_of(ROOT / "examples" / example, {})
+    assert (done.stderr.splitlines(), done.returncode) == (
+        ["Set RESPOOL_HTTP_URL to a server's URL: http://127.0.0.1:8000"],
+        1,
+    )
 
 
 def python_blocks(path: Path) -> list[str]:

@@ -75,3 +75,17 @@ def test_no_path_of_a_machine_in_any_file() -> None:
         if re.search(rf"(?<![\w.\]}}]){path}", file.read_text(errors="replace"))
     ]
     assert found == []
+
+
+def test_make_says_in_a_sentence_what_it_installs(tmp_path: Path) -> None:
+    """Whoever types `make demo` for the first time sees no commands, but why it takes a while."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    python = tmp_path / "python"  # makes an environment with a pip that does nothing
+    python.write_text('#!/bin/sh\n[ "$2" != venv ] || { mkdir -p "$3/bin" && ln -s /bin/true "$3/bin/pip"; }\n')
+    python.chmod(0o755)
+    command = ["make", "PYTHON=./python", ".venv/installed"]
+    alone = {"PATH": os.environ["PATH"]}  # not as part of `make test`
+    made = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, check=True)
+    assert (made.stdout, made.stderr) == ("Installing what this needs into .venv, for a minute or so\n", "")
+    assert (tmp_path / ".venv/installed").exists()

@@ -16,6 +16,7 @@ PUBLIC = {
         adapter open_keyed_pool open_pool
     """,
     "respool.abc": "Adapter Instrument Verdict",
+    "respool.lowlevel": "SocketWatch",
     "respool.opentelemetry": "PoolMetrics",
     "respool.prometheus": "PoolCollector",
     "respool.testing": """

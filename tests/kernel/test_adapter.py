@@ -178,16 +178,26 @@ async def test_an_open_that_is_not_async_is_told_at_once(autojump_clock: MockClo
 
 
 async def test_an_acquire_that_is_not_entered_as_a_block_is_told_how() -> None:
-    """Other pools' ``acquire`` is awaited."""
+    """Other pools' ``acquire`` is awaited, or returns the resource."""
     recorder = Recorder()
-    async with respool.open_pool(respool.adapter(open=recorder.open, close=recorder.close)) as pool:
-        lease: Any = pool.acquire()
-        with pytest.raises(TypeError, match=r"use 'async with pool\.acquire"):
-            await lease
-        with pytest.raises(TypeError, match=r"use 'async with pool\.acquire"), lease:
-            pass
-        async with lease as resource:
-            assert resource == 1
+    adapter = respool.adapter(open=recorder.open, close=recorder.close)
+    async with (
+        respool.open_pool(adapter) as pool,
+        respool.open_pool(adapter, max_hold=10) as revoking,
+        respool.open_keyed_pool({"key": adapter}.__getitem__) as keyed,
+    ):
+        leases: list[Any] = [pool.acquire(), revoking.acquire(), keyed.acquire("key")]
+        for number, lease in enumerate(leases, 1):
+            with pytest.raises(TypeError, match=r"use 'async with pool\.acquire"):
+                await lease
+            with pytest.raises(TypeError, match=r"use 'async with pool\.acquire"), lease:
+                pass
+            with pytest.raises(
+                AttributeError, match=r"'acquire\(\) without async with' object has no attribute 'execute'"
+            ):
+                lease.execute()
+            async with lease as resource:
+                assert resource == number
 
 
 async def test_other_hooks_that_are_not_async_are_told_in_the_log(
@@ -205,6 +215,47 @@ async def test_other_hooks_that_are_not_async_are_told_in_the_log(
         f"{hook} must be an async function; it returned NoneType, not an awaitable"
         for hook in ("reset", "close", "close")
     ]
+
+
+class Suspicious(Bare):
+    """Believes in no resource, whatever is done to it."""
+
+    def is_clean(self, resource: object) -> bool:
+        return False
+
+
+async def test_an_adapter_that_always_says_no_is_told_of_once(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Otherwise each lease opens a resource of its own, and nobody learns why."""
+    for _ in range(2):
+        async with respool.open_pool(Suspicious(), name="shop") as pool:
+            for _ in range(3):
+                async with pool.acquire():
+                    pass
+                await trio.sleep(1)
+            assert pool.statistics().discards["broken"] == 3
+    warning = (
+        "shop: is_clean of Suspicious said no of a resource that had just been opened, and says no although reset has "
+        "returned, so that every lease costs a resource: mend is_clean, or what reset leaves undone. Told once."
+    )
+    assert caplog.messages == [warning] * 2
+
+
+async def test_resources_that_serve_once_are_nobodys_mistake(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some are used up by a lease, as an HTTP connection that its server does not keep alive."""
+    recorder = Recorder()
+    used: list[int] = []
+    adapter = respool.adapter(open=recorder.open, close=recorder.close, is_clean=lambda number: number not in used)
+    async with respool.open_pool(adapter) as pool:
+        for _ in range(3):
+            async with pool.acquire() as number:
+                used.append(number)
+            await trio.sleep(1)
+    assert recorder.opened == 3
+    assert caplog.messages == []
 
 
 async def test_a_function_that_returns_an_awaitable_will_do(autojump_clock: MockClock) -> None:

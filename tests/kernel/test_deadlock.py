@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from respool import LeaseRevoked, Pool, PoolDeadlock, PoolTimeout, open_pool
+from respool import LeaseRevoked, Options, Pool, PoolDeadlock, PoolTimeout, open_keyed_pool, open_pool
 from respool._deadlock import _stands_at_end_of_nursery
 from respool.testing import FakeResource, GatedAdapter, GatedError
 
@@ -398,11 +398,17 @@ async def test_warn_hold_reports_a_lease_once(autojump_clock: MockClock, caplog:
 async def test_warn_hold_says_where_it_was_acquired(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """If stacks are recorded."""
-    async with open_pool(GatedAdapter(), warn_hold=5, record_stacks=True) as pool:
-        await use(pool, 20)
-    (message,) = caplog.messages
-    assert "in use\n    async with pool.acquire(" in message
+    """If stacks are recorded: the last line is the borrower's own, whatever the pool does beneath it."""
+    options: Options = {"warn_hold": 5, "record_stacks": True}
+    revocable: Options = {"max_hold": 60, **options}
+    for chosen in options, revocable:
+        async with open_pool(GatedAdapter(), **chosen) as pool, pool.acquire():
+            await trio.sleep(20)
+    async with open_keyed_pool({"key": GatedAdapter()}.__getitem__, **options) as keyed, keyed.acquire("key"):
+        await trio.sleep(20)
+    assert len(caplog.messages) == 3
+    for message in caplog.messages:
+        assert "acquire(" in message.rstrip().splitlines()[-1]
 
 
 async def test_a_lease_that_another_task_may_end_proves_nothing(autojump_clock: MockClock) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextvars
 import functools
 import itertools
+import logging
 import math
+import re
 import signal
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
@@ -347,8 +349,10 @@ async def test_p8_failure_is_told(autojump_clock: MockClock) -> None:
         # The server is away: the borrower waits as long as it said it would, and is told the last error.
         adapter.always("open", "error")
         await trio.sleep(2 * pool.limits.max_idle)
-        with pytest.raises(respool.PoolTimeout, match=r"attempts to open one that failed in a row: \d+$") as timeout:
+        with pytest.raises(respool.PoolTimeout) as timeout:
             await pool.acquire(timeout=20).__aenter__()
+        _, _, last = str(timeout.value).partition("; attempts to open one that failed in a row: ")
+        assert re.fullmatch(r"\d+, the last with GatedError: open: the gate says error", last)
         assert str(timeout.value.__cause__) == "open: the gate says error"
 
         # Nothing can help: it is told at once, and so is everybody who waits.
@@ -361,7 +365,17 @@ async def test_p8_failure_is_told(autojump_clock: MockClock) -> None:
                 await pool.acquire().__aenter__()
         assert trio.current_time() == started
         assert str(failed.value).startswith("shop: cannot open a resource, and trying again will not help; 0 of 2 lent")
+        assert str(failed.value).endswith(", the last with GatedError: wrong password")
         assert failed.value.__cause__ is wrong
+
+        # A long story is told in a line, and whole by the cause.
+        long = GatedError("wrong\n\tpassword " * 20, Verdict.PERMANENT)
+        adapter.script("open", long)
+        await trio.sleep(10)
+        with pytest.raises(respool.OpenFailed) as failed:
+            await pool.acquire().__aenter__()
+        assert re.search(r" GatedError: (wrong password ){12}wrong pa\.\.\.$", str(failed.value))
+        assert failed.value.__cause__ is long
 
         # The back-off spares the server, not the password's owner: the next attempt comes soon.
         adapter.always("open", "ok")
@@ -853,7 +867,7 @@ async def test_waiters_with_different_timeouts_are_each_told_in_time(autojump_cl
         assert pool.statistics().timeouts == 10
 
 
-@pytest.mark.parametrize("timeout", [-1, math.nan])
+@pytest.mark.parametrize("timeout", [-1, math.nan, True])
 async def test_a_timeout_must_be_a_number_of_seconds(timeout: float) -> None:
     """Refused before anything else happens."""
     async with respool.open_pool(GatedAdapter()) as pool:
@@ -1019,13 +1033,37 @@ async def test_hooks_that_raise_cost_a_resource_and_no_more(
         adapter.script("open", ExceptionGroup("several addresses", [OSError(), OSError()]))
         async with pool.acquire() as resource:
             assert resource.number == 4
-    messages = {record.getMessage() for record in caplog.records}
+    messages = {record.getMessage().partition(" of Unruly")[0] for record in caplog.records}
     assert messages == {
-        "Unruly: Unruly.verdict() failed; discarding the resource",
-        "Unruly: Unruly.is_clean() failed; resetting the resource",
+        "Unruly: verdict() failed; discarding the resource",
+        "Unruly: is_clean() failed; resetting the resource",
+        "Unruly: is_clean",
         "Unruly: closing a resource failed: GatedError: close: the gate says error",
         "Unruly: could not open a resource: ExceptionGroup: several addresses (2 sub-exceptions)",
     }
+
+
+async def test_a_server_that_stays_away_is_warned_of_once(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For each reason that differs from the last one, and again after it has been back."""
+    caplog.set_level(logging.DEBUG)
+    adapter = GatedAdapter()
+    async with respool.open_pool(adapter, name="shop") as pool:
+        for _ in range(2):
+            adapter.script("open", *map(GatedError, ["refused", "refused", "refused", "broken", "refused"]))
+            async with pool.acquire():
+                pass
+            pool.retire_all()
+            await trio.sleep(1)
+    prefix = "shop: could not open a resource: GatedError: "
+    assert [f"{record.levelname} {record.getMessage().removeprefix(prefix)}" for record in caplog.records] == [
+        "WARNING refused",
+        "DEBUG refused",
+        "DEBUG refused",
+        "WARNING broken",
+        "WARNING refused",
+    ] * 2
 
 
 async def test_hooks_that_never_end_are_ended(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:

@@ -674,6 +674,19 @@ async def test_a_key_is_not_forgotten_at_the_hand_over(autojump_clock: MockClock
         assert adapter.present <= 1
 
 
+async def test_a_key_is_not_forgotten_before_a_task_enters(autojump_clock: MockClock) -> None:
+    """The task that was started to enter the lease was told that the pool is closed, half of the time."""
+    adapter = GatedAdapter()
+    adapters = dict.fromkeys(range(30), adapter)
+    async with open_keyed_pool(adapters.__getitem__) as pool:
+        for number in adapters:  # Trio runs the tasks in random order
+            lease = pool.acquire(number)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lease.__aenter__)
+            await lease.__aexit__(None, None, None)
+    assert adapter.present == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"), [({"min_size": 1}, "min_size must be 0"), ({"max_per_key": 0}, "max_size must be an int")]
 )

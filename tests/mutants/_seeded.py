@@ -147,8 +147,8 @@ MUTANTS = [
     Mutant(
         "what was reset is not asked whether it is clean now",
         "_ledger.py",
-        "        if self.is_clean is None or self.is_clean(entry.resource):\n            self._settle(entry, now)\n",
-        "        if True:\n            self._settle(entry, now)\n",
+        "        clean = self.is_clean is None or self.is_clean(entry.resource)\n",
+        "        clean = True\n",
     ),
     Mutant(
         "a verdict to discard is ignored",
@@ -159,8 +159,8 @@ MUTANTS = [
     Mutant(
         "a resource whose reset failed is lent again",
         "_pool.py",
-        "            self._ledger.unrecoverable(entry, self._now())\n        else:\n",
-        "            self._ledger.recovered(entry, self._now())\n        else:\n",
+        "            self._ledger.unrecoverable(entry, self._now())\n        except BaseException:\n            self._ledger.unrec",
+        "            self._ledger.recovered(entry, self._now())\n        except BaseException:\n            self._ledger.unrec",
     ),
     Mutant(
         "a resource idle for long is not validated",
@@ -269,8 +269,8 @@ MUTANTS = [
     Mutant(
         "a wait that ended in an error goes on with nothing",
         "_pool.py",
-        "        if self.error is not None:\n            raise self.error\n",
-        "        return\n",
+        "        if self.error is not None:\n            error, ",
+        "        if False:\n            error, ",
     ),
     Mutant(
         "a caller's deadline that cuts its wait or its lease short proves nothing",
@@ -398,7 +398,7 @@ MUTANTS = [
     Mutant(
         "a cancelled task acquires all the same",
         "_pool.py",
-        "            await checkpoint_if_cancelled()  # before anything is begun for a caller who is gone\n",
+        "            await checkpoint_if_cancelled()  # before anything is lent to, or begun for, a caller who is gone\n",
         "            pass\n",
     ),
     Mutant(
@@ -416,7 +416,7 @@ MUTANTS = [
     Mutant(
         "a failing verdict() costs the lease",
         "_pool.py",
-        '                logger.exception("%s: %s.verdict() failed; discarding the resource", self.name, self.adapter.name)\n',
+        '                logger.exception("%s: verdict() failed; discarding the resource", self.name)\n',
         "                raise\n",
     ),
     # The books.

@@ -17,7 +17,7 @@ async def raw_connection() -> None:
 
 
 async def pool_of_origins() -> None:
-    async with open_http_pool(max_size=10, max_per_origin=2) as pool:
+    async with open_http_pool(max_size=10, max_per_origin=2, instruments=[respool.Instrument()]) as pool:
         assert_type(pool, HTTPPool)
         assert_type(pool.connections, respool.KeyedPool[Origin, Connection])
         assert_type(await pool.request("GET", "https://localhost/"), Response)

@@ -62,43 +62,31 @@ class Connection:
         max_header_size: int = MAX_HEADER_SIZE,
         max_body_size: int = MAX_BODY_SIZE,
     ) -> None:
-        self._wire = wire
+        self.wire = wire
+        """The socket underneath."""
         self._host = host
         self._open_wire = open_wire
         self._max_header_size = max_header_size
         self.max_body_size = max_body_size
         """Bytes a body may have that is read whole."""
-        self._exchanges = 0
+        self.exchanges = 0
+        """Requests begun since the connection was opened, or renewed."""
         self._closed = False  # for good
         self._clean = True  # implies that the wire is open
         self._expires = math.inf
         # Of the exchange under way, or the last one:
+        self.upload: Upload | None = None
+        """What is still to be sent, for as long as we mean to send it."""
         self._read_timeout = self._write_timeout = math.inf
         self._progress: Progress | None = None
-        self._upload: Upload | None = None  # what is still to be sent, for as long as we mean to send it
         self._close = False  # the request asked for the connection to end with it
         self._sent = self._sent_whole = False
         self._answered = False
 
-    @property
-    def exchanges(self) -> int:
-        """Requests begun since the connection was opened, or renewed."""
-        return self._exchanges
-
-    @property
-    def wire(self) -> Wire:
-        """The socket underneath."""
-        return self._wire
-
-    @property
-    def is_sending(self) -> bool:
-        """Part of a request is still to be sent."""
-        return self._upload is not None
-
     def is_clean(self) -> bool:
         """Between exchanges, the server still there and silent, its ``Keep-Alive: timeout`` not over. Never waits."""
         return (
-            self._clean and (self._expires == math.inf or trio.current_time() < self._expires) and self._wire.is_quiet()
+            self._clean and (self._expires == math.inf or trio.current_time() < self._expires) and self.wire.is_quiet()
         )
 
     def request(
@@ -142,20 +130,20 @@ class Connection:
         Raises as opening does, and leaves the connection closed then; `trio.ClosedResourceError` if it was closed
         meanwhile.
         """
-        self._wire.close(politely=False)
+        self.wire.close(politely=False)
         wire = await self._open_wire()
         if self._closed:
             wire.close(politely=True)
             raise trio.ClosedResourceError("this connection was closed")
-        self._wire = wire
-        self._exchanges = 0
+        self.wire = wire
+        self.exchanges = 0
         self._clean = True
         self._expires = math.inf
 
     async def aclose(self) -> None:
         """Free the socket, at once. Closing twice is allowed."""
         self._closed = True
-        self._wire.close(politely=self._clean)
+        self.wire.close(politely=self._clean)
         self._clean = False
         await trio.lowlevel.checkpoint()
 
@@ -169,22 +157,22 @@ class Connection:
         if not self._clean:
             self._refuse()
         self._clean = self._sent = self._sent_whole = self._answered = False
-        self._exchanges += 1
+        self.exchanges += 1
         self._close = head.close
         self._read_timeout, self._write_timeout = request.read_timeout, request.write_timeout
-        self._progress = request.progress
+        self._progress = progress = request.progress
         parser = ResponseParser(head.method, self._max_header_size)
         try:
-            if self._progress is not None:
-                await self._progress.sending()
+            if progress is not None:
+                await progress.sending()
             if chunks is None and len(content) <= _INLINE_BODY and not head.expect_continue:
                 self._send_at_once(head.wire + content)
-                if self._progress is not None and self._sent_whole:
-                    await self._progress.sent()
+                if progress is not None and self._sent_whole:
+                    await progress.sent()
             else:
-                request.upload = self._upload = Upload(head, iter((content,)) if chunks is None else chunks)
+                request.upload = self.upload = Upload(head, iter((content,)) if chunks is None else chunks)
                 if head.expect_continue:
-                    await self._wait_for_continue(self._upload, parser)
+                    await self._wait_for_continue(self.upload, parser)
             if not parser.status_code:
                 self.feed(parser, await self.receive())
                 if not parser.status_code:
@@ -193,12 +181,12 @@ class Connection:
             if request.upload is not None:
                 await request.upload.aclose()
             raise
-        if self._upload is not None and not 200 <= parser.status_code < 300:
-            self._upload = None  # RFC 9112, 9.5: an error before the end of the body means nobody wants the rest
+        if self.upload is not None and not 200 <= parser.status_code < 300:
+            self.upload = None  # RFC 9112, 9.5: an error before the end of the body means nobody wants the rest
         return Response(self, parser)
 
     def _refuse(self) -> NoReturn:
-        if self._wire.closed:
+        if self.wire.closed:
             raise trio.ClosedResourceError("this connection was closed")
         raise NotReusable(
             "this connection cannot carry another request: its last exchange is still under way, or did not end where "
@@ -208,7 +196,7 @@ class Connection:
     def _send_at_once(self, data: bytes) -> None:
         """A small request nearly always fits the socket's buffer: no wait, nothing to manage."""
         try:
-            sent = self._wire.send_nowait(data)
+            sent = self.wire.send_nowait(data)
         except BLOCKED:
             sent = 0
         except OSError as error:
@@ -217,7 +205,7 @@ class Connection:
         if sent == len(data):
             self._sent_whole = True
         else:
-            self._upload = Upload.of_rest(memoryview(data)[sent:])
+            self.upload = Upload.of_rest(memoryview(data)[sent:])
 
     async def _wait_for_continue(self, upload: Upload, parser: ResponseParser) -> None:
         while upload.pending and not parser.status_code:
@@ -228,7 +216,7 @@ class Connection:
             while not parser.interim and not parser.status_code:
                 self.feed(parser, await self._receive_only())
         if parser.status_code:
-            self._upload = None
+            self.upload = None
 
     async def _read_head(self, parser: ResponseParser) -> None:
         """The rest of a head, or a whole one after interim responses."""
@@ -251,7 +239,7 @@ class Connection:
             raise self.disconnected("the server closed the connection without a response")
         elif missing := parser.feed_eof():
             raise self.disconnected(missing)
-        if parser.complete and self._upload is None:
+        if parser.complete and self.upload is None:
             self._settle(parser)
 
     def _settle(self, parser: ResponseParser) -> None:
@@ -263,9 +251,9 @@ class Connection:
 
     async def finish_upload(self, parser: ResponseParser) -> None:
         """The response is complete and was a success: the server may still want the rest of the request."""
-        if self._upload is None:
+        if self.upload is None:
             return
-        while (upload := self._upload) is not None:
+        while (upload := self.upload) is not None:
             try:
                 data = await self._step(upload)
             except ServerDisconnected:
@@ -273,7 +261,7 @@ class Connection:
             if data:
                 parser.feed(data)  # raises: bytes follow the end of the response
             if data is not None:
-                self._upload = None
+                self.upload = None
         self._settle(parser)
 
     def disconnected(self, message: str) -> ServerDisconnected:
@@ -284,10 +272,10 @@ class Connection:
 
     def receive(self) -> Awaitable[bytes]:
         """What the server sends next, ``b""`` at its end; meanwhile, the request's body goes on being sent."""
-        return self._receive_only() if self._upload is None else self._receive_while_sending()
+        return self._receive_only() if self.upload is None else self._receive_while_sending()
 
     async def _receive_while_sending(self) -> bytes:
-        while (upload := self._upload) is not None:
+        while (upload := self.upload) is not None:
             data = await self._step(upload)
             if data is not None:
                 return data
@@ -296,7 +284,7 @@ class Connection:
     async def _step(self, upload: Upload) -> bytes | None:
         """Take what the server has sent, if it has sent anything; go on sending otherwise."""
         try:
-            data = self._wire.receive_if_any()
+            data = self.wire.receive_if_any()
         except OSError as error:
             raise self._broken() from error
         if data is None:
@@ -306,11 +294,11 @@ class Connection:
     async def _receive_only(self) -> bytes:
         while True:
             if self._read_timeout == math.inf:
-                await self._wire.ready()
+                await self.wire.ready()
             else:
                 await self._ready_in_time()
             try:
-                data = self._wire.receive_nowait()
+                data = self.wire.receive_nowait()
             except OSError as error:
                 raise self._broken() from error
             if data is not None:
@@ -318,7 +306,7 @@ class Connection:
 
     async def _ready_in_time(self) -> None:
         with trio.move_on_after(self._read_timeout) as scope:
-            await self._wire.ready()
+            await self.wire.ready()
         if scope.cancelled_caught:
             raise ReadTimeout(f"nothing arrived from the server for {self._read_timeout:g} s")
 
@@ -329,22 +317,22 @@ class Connection:
         if not upload.pending:
             return  # a piece may be empty, and at the end there is none
         try:
-            upload.pending = upload.pending[self._wire.send_nowait(upload.pending) :]
+            upload.pending = upload.pending[self.wire.send_nowait(upload.pending) :]
             self._sent = True
         except BLOCKED:
             with trio.move_on_after(self._write_timeout) as scope:
-                await self._wire.wait_readable_or_writable()
+                await self.wire.wait_readable_or_writable()
             if scope.cancelled_caught:
                 raise WriteTimeout(f"the server took nothing of the request for {self._write_timeout:g} s") from None
         except OSError:
-            self._upload = None  # the server takes no more; what it has to say about that is still to be read
+            self.upload = None  # the server takes no more; what it has to say about that is still to be read
 
     async def _load(self, upload: Upload) -> None:
         if self._progress is not None:
             await self._progress.sending_body()
         if await upload.load():
             return
-        self._upload = None
+        self.upload = None
         self._sent_whole = True
         if self._progress is not None:
             await self._progress.sent()
@@ -373,6 +361,7 @@ class RequestContext:
         "method",
         "progress",
         "read_timeout",
+        "retries",
         "target",
         "upload",
         "write_timeout",
@@ -384,10 +373,11 @@ class RequestContext:
         self,
         method: str,
         target: str,
-        headers: HeaderInput,
-        body: Body,
-        read_timeout: float,
-        write_timeout: float,
+        headers: HeaderInput = None,
+        body: Body = None,
+        read_timeout: float = math.inf,
+        write_timeout: float = math.inf,
+        retries: int = 0,
         progress: Progress | None = None,
     ) -> None:
         self.method = method
@@ -396,14 +386,16 @@ class RequestContext:
         self.body = body
         self.read_timeout = read_timeout
         self.write_timeout = write_timeout
-        self.upload: Upload | None = None
+        self.retries = retries
         self.progress = progress
+        self.upload: Upload | None = None
 
     def __aenter__(self) -> Coroutine[Any, Any, Response]:
         return self.connection.begin(self)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    ) -> bool | None:
         if self.upload is not None:
             await self.upload.aclose()
+        return None

@@ -31,10 +31,12 @@ MAX_BODY_SIZE: Final = 1 << 30
 """Bytes a body may have that is read whole, unless the adapter says otherwise."""
 
 _MAX_FIELDS: Final = 256
+_SHORT_HEAD: Final = 4 * _MAX_FIELDS  # no shorter line than "a:" and CRLF: a head of this length has not too many
 _MAX_INTERIM: Final = 32
 _MAX_OVERHEAD: Final = 16384  # what Go allows a chunked body to waste (CVE-2023-39326)
 _CHUNK_OVERHEAD: Final = 16
 _START: Final = b"HTTP/1."
+_OLD: Final = b"HTTP/1.0"
 _USUAL: Final = b"HTTP/1.1 200 OK\r\n"
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9](?: [\t -~\x80-\xff]*)?\r\n")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
@@ -47,7 +49,6 @@ _LENGTH: Final = 1
 _CHUNKS: Final = 2
 _UNTIL_CLOSE: Final = 3
 _UPGRADED: Final = 4
-_NOTHING: Final = 5
 
 
 class ResponseParser:
@@ -57,34 +58,50 @@ class ResponseParser:
     and take the body with `take_body`.
     """
 
-    # Start values: most responses never need an instance's own.
-    status_code: int = 0
-    """0 until the final head is in."""
-    interim: int = 0
-    """How many interim (1xx) responses came before it."""
-    head: bytes = b"HTTP/1.1 0\r\n\r\n"
-    """The final head, from its status line to its blank line."""
-    close: bool = True
-    """The connection ends with this response."""
-    keep_alive_timeout: float = math.inf
-    """Seconds the server says it lets the connection be idle."""
-    trailers: Sequence[tuple[bytes, bytes]] = ()
-    """Fields that came after a chunked body."""
-    complete: bool = False
-    """The response has ended, exactly where it should."""
-    upgraded: bool = False
-    """The connection no longer speaks HTTP; `take_body` holds what arrived after the head."""
-
-    _state: int = _HEAD
-    _buffer: bytes = b""
-    _remaining: int = 0
-    _chunks: _ChunkReader | None = None
+    # Slots, and every one of them set: a start value on the class takes longer to read than to set on the instance.
+    __slots__ = (
+        "_buffer",
+        "_chunks",
+        "_max_header_size",
+        "_method",
+        "_remaining",
+        "_state",
+        "body",
+        "close",
+        "complete",
+        "head",
+        "interim",
+        "keep_alive_timeout",
+        "status_code",
+        "trailers",
+        "upgraded",
+    )
 
     def __init__(self, method: bytes, max_header_size: int = MAX_HEADER_SIZE) -> None:
         self._method = method
         self._max_header_size = max_header_size
+        self._state = _HEAD
+        self._buffer = b""
+        self._remaining = 0
+        self._chunks: _ChunkReader | None = None
+        self.status_code = 0
+        """0 until the final head is in."""
+        self.interim = 0
+        """How many interim (1xx) responses came before it."""
+        self.head = b"HTTP/1.1 0\r\n\r\n"
+        """The final head, from its status line to its blank line."""
+        self.close = True
+        """The connection ends with this response."""
+        self.keep_alive_timeout = math.inf
+        """Seconds the server says it lets the connection be idle."""
         self.body: list[bytes] = []
         """The body's pieces fed since `take_body` last took them."""
+        self.trailers: Sequence[tuple[bytes, bytes]] = ()
+        """Fields that came after a chunked body."""
+        self.complete = False
+        """The response has ended, exactly where it should."""
+        self.upgraded = False
+        """The connection no longer speaks HTTP; `take_body` holds what arrived after the head."""
 
     @property
     def http_version(self) -> str:
@@ -120,6 +137,8 @@ class ResponseParser:
         """Read on. Raises `ProtocolError` at the first byte that does not belong."""
         while data:
             state = self._state
+            if self.complete:
+                raise ProtocolError(f"{len(data)} bytes follow the end of the response")
             if state == _HEAD:
                 data = self._feed_head(data)
             elif state == _LENGTH:
@@ -127,8 +146,6 @@ class ResponseParser:
             elif state == _CHUNKS:
                 self._feed_chunks(data)
                 return
-            elif state == _NOTHING:
-                raise ProtocolError(f"{len(data)} bytes follow the end of the response")
             else:
                 self.body.append(data)
                 return
@@ -136,19 +153,16 @@ class ResponseParser:
     def feed_eof(self) -> str | None:
         """The server has closed its side. Says what is missing, or ``None`` if the response may end here."""
         state = self._state
+        if self.complete:
+            return None
         if state == _HEAD:
             return "the server closed the connection in the middle of the response's head"
         if state == _LENGTH:
             return f"the server closed the connection {self._remaining} bytes before the end of the body"
         if state == _CHUNKS:
             return "the server closed the connection before the last chunk of the body"
-        if state == _UNTIL_CLOSE:
-            self._end()
+        self.complete = state == _UNTIL_CLOSE
         return None
-
-    def _end(self) -> None:
-        self._state = _NOTHING
-        self.complete = True
 
     # The head
 
@@ -179,7 +193,7 @@ class ResponseParser:
         if not head.startswith(_USUAL) and not _STATUS_LINE.match(head):
             line = head.partition(b"\r\n")[0]
             raise ProtocolError(f"the status line is not HTTP/1.1: {line[:64]!r}")
-        if head.count(b"\n") > _MAX_FIELDS + 2:
+        if len(head) > _SHORT_HEAD and head.count(b"\n") > _MAX_FIELDS + 2:
             raise ProtocolError(f"the response has more than {_MAX_FIELDS} header fields")
         llhttp = httptools.HttpResponseParser(None)
         try:
@@ -191,7 +205,7 @@ class ResponseParser:
         status = llhttp.get_status_code()
         if status >= 200 or status == 101:
             self.head = head
-            self._read_framing(status, head.lower())
+            self._read_framing(status, head)
             self.status_code = status
             return
         self.interim += 1
@@ -199,13 +213,14 @@ class ResponseParser:
             raise ProtocolError(f"more than {_MAX_INTERIM} interim (1xx) responses")
 
     def _read_framing(self, status: int, head: bytes) -> None:
-        """Where the body ends: RFC 9112 section 6.3, in its order. `head` is in lower case."""
-        fields = _framing_fields(head)
+        """Where the body ends: RFC 9112 section 6.3, in its order."""
+        found = _FRAMING.findall(head.lower())
+        fields = dict(found)
+        if len(fields) < len(found):
+            fields = {name: b",".join(value for other, value in found if other == name) for name in fields}
         length = fields.get(b"content-length")
         coding = fields.get(b"transfer-encoding")
-        # llhttp has refused a second Content-Length, one that is not digits, and one beside a Transfer-Encoding.
-        size = -1 if length is None else int(length)
-        if coding is not None and coding != b"chunked":
+        if coding is not None and coding.rstrip(b" \t") != b"chunked":
             raise ProtocolError("the response has a transfer coding other than 'chunked', which nobody asked for")
         self._read_options(head, fields)
         if status == 101 or (self._method == b"CONNECT" and status < 300):
@@ -213,16 +228,18 @@ class ResponseParser:
                 raise ProtocolError("the response switches protocols (101) without saying to which")
             self._state = _UPGRADED
             self.upgraded = True
-        elif size == 0 or self._method == b"HEAD" or status in (204, 304):
-            self._end()
-        elif size > 0:
-            self._remaining = size
+        elif self._method == b"HEAD" or status in (204, 304):
+            self.complete = True
+        elif length is not None:
+            # llhttp has refused a second Content-Length, one that is not digits, and one beside a Transfer-Encoding.
+            self._remaining = int(length)
             self._state = _LENGTH
+            self.complete = not self._remaining
         elif coding is not None:
-            self.close = self.close or head.startswith(b"http/1.0")  # RFC 9112, 6.1: chunks are not for HTTP/1.0
+            self.close = self.close or head.startswith(_OLD)  # RFC 9112, 6.1: chunks are not for HTTP/1.0
             trailers: list[tuple[bytes, bytes]] = []
             self.trailers = trailers
-            self._chunks = _ChunkReader(self.head, self.body, trailers)
+            self._chunks = _ChunkReader(head, self.body, trailers)
             self._state = _CHUNKS
         else:
             self.close = True
@@ -231,11 +248,11 @@ class ResponseParser:
     def _read_options(self, head: bytes, fields: Mapping[bytes, bytes]) -> None:
         """Whether the connection lives on, and how long (RFC 9112, 9.3)."""
         connection = fields.get(b"connection", b"")
-        if connection == b"keep-alive" or (not connection and head.startswith(b"http/1.1")):
+        if connection == b"keep-alive":
             self.close = False
         else:
-            tokens = [token.strip(b" \t") for token in connection.split(b",")]
-            self.close = b"close" in tokens or (head.startswith(b"http/1.0") and b"keep-alive" not in tokens)
+            options = [option.strip(b" \t") for option in connection.split(b",")]
+            self.close = b"close" in options or (head.startswith(_OLD) and b"keep-alive" not in options)
         if b"keep-alive" in fields and (timeout := _KEEP_ALIVE.search(fields[b"keep-alive"])):
             self.keep_alive_timeout = float(timeout[1])
 
@@ -248,32 +265,17 @@ class ResponseParser:
 
     def _feed_length(self, data: bytes) -> bytes:
         """Take the body's bytes; what follows it is returned."""
-        missing = self._remaining - len(data)
-        if missing > 0:
-            self._remaining = missing
-            self.body.append(data)
-            return b""
-        self._end()
-        if missing == 0:
-            self.body.append(data)
-            return b""
-        self.body.append(data[:missing])
-        return data[missing:]
+        piece = data[: self._remaining]
+        self.body.append(piece)
+        self._remaining -= len(piece)
+        self.complete = not self._remaining
+        return data[len(piece) :]
 
     def _feed_chunks(self, data: bytes) -> None:
         assert self._chunks is not None
         if self._chunks.feed(data):
             self._chunks = None
-            self._end()
-
-
-def _framing_fields(head: bytes) -> dict[bytes, bytes]:
-    """What a head in lower case says of its message's end and of its connection's. Repeated fields joined by commas."""
-    fields: dict[bytes, bytes] = {}
-    for name, value in _FRAMING.findall(head):
-        stripped = value.rstrip(b" \t")
-        fields[name] = fields[name] + b"," + stripped if name in fields else stripped
-    return fields
+            self.complete = True
 
 
 class _ChunkReader:

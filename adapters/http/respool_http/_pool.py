@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
-from typing import Final, TypedDict, Unpack
+from typing import Any, Final, TypedDict, Unpack
 
-import attrs
 import trio
 
 import respool
-from respool.abc import Verdict
 
 from ._adapter import HTTPAdapter
-from ._connection import Connection, Progress, RequestContext
+from ._connection import Connection, RequestContext
 from ._errors import HTTPError, InvalidRequest, ServerDisconnected
 from ._origin import Origin, Proxy, split_url
 from ._parser import MAX_BODY_SIZE, MAX_HEADER_SIZE
@@ -82,7 +79,7 @@ class HTTPPool:
           ServerDisconnected, ProtocolError, ReadTimeout, WriteTimeout: as `Connection.request`.
           respool.PoolTimeout, respool.OpenFailed: no connection in time; the server cannot be reached.
         """
-        async with self.stream(method, url, acquire_timeout=acquire_timeout, **options) as response:
+        async with self._exchange(method, url, acquire_timeout, options) as response:
             await response.read_to_end()
             return response
 
@@ -94,67 +91,63 @@ class HTTPPool:
         The connection is lent for the length of the block. Read the body to its end, and the connection serves
         others; leave before, and it is closed.
         """
+        return self._exchange(method, url, acquire_timeout, options)
+
+    def _exchange(self, method: str, url: str, acquire_timeout: float | None, options: RequestOptions) -> PooledRequest:
         try:
             origin, target = split_url(url)
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
-        lease = self.connections.acquire(origin, timeout=acquire_timeout)
-        connect_timeout = self.connections.limits.open_timeout
-        return PooledRequest(lease, method, target, connect_timeout=connect_timeout, **options)
+        request = PooledRequest(method, target, **options)
+        request.lease = self.connections.acquire(origin, timeout=acquire_timeout)
+        request.connect_timeout = self.connections.limits.open_timeout
+        return request
 
 
 class PooledRequest(RequestContext):
     """A lease and an exchange on it, in one block; the connection may have gone stale in the pool."""
 
-    __slots__ = ("_connect_timeout", "_lease", "_retries")
+    __slots__ = ("connect_timeout", "lease")
 
-    def __init__(
-        self,
-        lease: AbstractAsyncContextManager[Connection],
-        method: str,
-        target: str,
-        headers: HeaderInput = None,
-        body: Body = None,
-        read_timeout: float = math.inf,
-        write_timeout: float = math.inf,
-        retries: int = 0,
-        *,
-        connect_timeout: float,
-        progress: Progress | None = None,
-    ) -> None:
-        super().__init__(method, target, headers, body, read_timeout, write_timeout, progress)
-        self._lease = lease
-        self._retries = retries
-        self._connect_timeout = connect_timeout
+    # Both set before it is entered.
+    connect_timeout: float
+    lease: AbstractAsyncContextManager[Connection]
 
     async def __aenter__(self) -> Response:
-        self.connection = await self._lease.__aenter__()
+        connection = self.connection = await self.lease.__aenter__()
         try:
             while True:
-                reused = self.connection.exchanges > 0
                 try:
-                    return await self.connection.begin(self)
+                    return await connection.begin(self)
                 except ServerDisconnected as error:
                     if self.progress is not None:
                         await self.progress.failed(error)
-                    if not self._may_repeat(error, reused=reused):
+                    if not self._may_repeat(error, reused=connection.exchanges > 1):
                         raise
                 await self._renew()
         except BaseException as error:
-            await self._lease.__aexit__(type(error), error, error.__traceback__)
+            await self.lease.__aexit__(type(error), error, error.__traceback__)
             raise
 
-    async def __aexit__(
+    def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    ) -> Coroutine[Any, Any, bool | None]:
+        if self.upload is None:
+            return self.lease.__aexit__(exc_type, exc, traceback)
+        return self._end(exc_type, exc, traceback)
+
+    async def _end(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
         try:
             await super().__aexit__(exc_type, exc, traceback)
         finally:
-            await self._lease.__aexit__(exc_type, exc, traceback)
+            swallowed = await self.lease.__aexit__(exc_type, exc, traceback)
+        return swallowed
 
     async def _renew(self) -> None:
         try:
-            with trio.fail_after(self._connect_timeout):
+            with trio.fail_after(self.connect_timeout):
                 await self.connection.renew()
         except (OSError, HTTPError, trio.TooSlowError) as error:
             raise respool.OpenFailed("cannot open a fresh connection in place of one that the server closed") from error
@@ -166,18 +159,8 @@ class PooledRequest(RequestContext):
         idempotent = self.method in _IDEMPOTENT
         if reused and (idempotent or not error.sent):
             return True
-        self._retries -= 1
-        return idempotent and self._retries >= 0
-
-
-@attrs.frozen
-class _OriginAdapter(HTTPAdapter):
-    """A client's view of an origin: one that cannot be reached now is an error now, not something to wait for."""
-
-    def verdict(self, error: BaseException) -> Verdict:
-        """As `HTTPAdapter`, and permanent where opening failed for any reason."""
-        verdict = super().verdict(error)
-        return verdict | Verdict.PERMANENT if isinstance(error, (OSError, HTTPError)) else verdict
+        self.retries -= 1
+        return idempotent and self.retries >= 0
 
 
 @asynccontextmanager
@@ -189,6 +172,7 @@ async def open_http_pool(
     uds: str | None = None,
     max_header_size: int = MAX_HEADER_SIZE,
     max_body_size: int = MAX_BODY_SIZE,
+    instruments: Sequence[respool.Instrument] = (),
     **options: Unpack[respool.Options],
 ) -> AsyncIterator[HTTPPool]:
     """Open an `HTTPPool` for the length of an ``async with`` block.
@@ -205,12 +189,15 @@ async def open_http_pool(
       uds: path of a Unix socket that serves every origin.
       max_header_size: bytes a response's head may have.
       max_body_size: bytes a body may have that is read whole, as `HTTPPool.request` does. Not for `HTTPPool.stream`.
-      options: those of `respool.open_keyed_pool`; ``max_size``, the connections to all origins together, is 100 unless
-        you say otherwise.
+      instruments: objects to be told what happens in the pools of all origins.
+      options: those of `respool.open_keyed_pool`. Unless you say otherwise ``max_size``, the connections to all origins
+        together, is 100; ``max_opening`` is `max_per_origin`, because servers that keep nothing alive need a connection
+        for each request; and ``fail_fast`` is true: an origin that cannot be reached is an error now, and not something
+        to wait for.
     """
 
     def adapter_for(origin: Origin) -> HTTPAdapter:
-        return _OriginAdapter(
+        return HTTPAdapter(
             origin,
             ssl_context=ssl_context,
             server_hostname=origin.server_hostname,
@@ -220,6 +207,8 @@ async def open_http_pool(
             max_body_size=max_body_size,
         )
 
-    limits: respool.Options = {"max_size": 100, **options}
-    async with respool.open_keyed_pool(adapter_for, max_per_key=max_per_origin, **limits) as connections:
+    limits: respool.Options = {"max_size": 100, "max_opening": max_per_origin, "fail_fast": True, **options}
+    async with respool.open_keyed_pool(
+        adapter_for, max_per_key=max_per_origin, instruments=instruments, **limits
+    ) as connections:
         yield HTTPPool(connections)

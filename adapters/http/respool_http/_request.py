@@ -50,17 +50,19 @@ def write_head(method: str, target: str, host: bytes, headers: HeaderInput, body
     Raises:
       InvalidRequest: naming the part that cannot be sent, never quoting a header's value.
     """
+    if headers is None and body_length == 0:
+        return _bare_head(method, target, host)
+    return _write_fields(method, target, host, headers, body_length)
+
+
+@functools.lru_cache(maxsize=1024)
+def _bare_head(method: str, target: str, host: bytes) -> RequestHead:
+    return _write_fields(method, target, host, None, 0)
+
+
+def _write_fields(method: str, target: str, host: bytes, headers: HeaderInput, body_length: int | None) -> RequestHead:
     verb = _METHODS.get(method) or _checked_method(method)
-    raw_target = _checked_target(verb, target)
-    if headers is None and body_length == 0 and verb not in _EXPECTS_LENGTH:
-        return RequestHead(b"%b %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (verb, raw_target, host), verb)
-    return _write_fields(verb, raw_target, host, headers, body_length)
-
-
-def _write_fields(
-    verb: bytes, target: bytes, host: bytes, headers: HeaderInput, body_length: int | None
-) -> RequestHead:
-    lines = [b"%b %b HTTP/1.1\r\n" % (verb, target)]
+    lines = [b"%b %b HTTP/1.1\r\n" % (verb, _checked_target(verb, target))]
     framing: dict[bytes, bytes] = {}
     options: dict[bytes, bytes] = {}
     for name, value in _pairs(headers):

@@ -91,29 +91,31 @@ class Response:
         if self._content is None:
             if self._partly_read:
                 raise RuntimeError("part of the body has been received already: go on with receive_some or iteration")
-            parser, connection = self._parser, self._connection
-            received = sum(map(len, parser.body))
-            while not (parser.complete or parser.upgraded):
-                if received + parser.announced > connection.max_body_size:
-                    raise ProtocolError(
-                        f"the response's body is longer than max_body_size ({connection.max_body_size} bytes): "
-                        "read it in pieces"
-                    )
-                data = await connection.receive()
-                received += len(data)
-                connection.feed(parser, data)
-            if parser.upgraded:
-                self._content = b""  # what follows is not HTTP: see `stream`
-            else:
-                if connection.is_sending:
-                    await connection.finish_upload(parser)
-                self._content = parser.take_body()
+            if not (self._parser.complete and self._connection.upload is None):
+                await self._receive_the_rest()
+            # What follows an upgrade is not HTTP: see `stream`.
+            self._content = b"" if self._parser.upgraded else self._parser.take_body()
         return self._content
+
+    async def _receive_the_rest(self) -> None:
+        parser, connection = self._parser, self._connection
+        received = sum(map(len, parser.body))
+        while not (parser.complete or parser.upgraded):
+            if received + parser.announced > connection.max_body_size:
+                raise ProtocolError(
+                    f"the response's body is longer than max_body_size ({connection.max_body_size} bytes): "
+                    "read it in pieces"
+                )
+            data = await connection.receive()
+            received += len(data)
+            connection.feed(parser, data)
+        if parser.complete:
+            await connection.finish_upload(parser)
 
     @property
     def has_arrived(self) -> bool:
         """Nothing of the exchange is still under way: `aread` will not wait."""
-        return self._parser.complete and not self._connection.is_sending
+        return self._parser.complete and self._connection.upload is None
 
     @property
     def is_upgraded(self) -> bool:
@@ -147,7 +149,7 @@ class Response:
             return b""
         while not parser.body:
             if parser.complete:
-                if self._connection.is_sending:
+                if self._connection.upload is not None:
                     await self._connection.finish_upload(parser)
                 return b""
             self._connection.feed(parser, await self._connection.receive())

@@ -8,13 +8,14 @@ itself instead of passing everything through two buffers in Python.
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
 import trio
+
+from respool.lowlevel import SocketWatch
 
 from ._errors import ProtocolError
 
@@ -49,14 +50,12 @@ def _non_blocking(sock: socket.socket) -> socket.socket:
 class Wire:
     """A connected socket. Owns it from its construction: close it with `close`."""
 
-    __slots__ = ("_drained", "_poll", "_sock", "_tls")
+    __slots__ = ("_drained", "_sock", "_tls", "_watch")
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._tls: ssl.SSLSocket | None = None
-        poll = select.poll()
-        poll.register(sock, select.POLLIN)
-        self._poll = poll.poll
+        self._watch = SocketWatch(sock)
         self._drained = True  # the last receive emptied the kernel's buffer, so the next had better wait first
 
     async def start_tls(self, context: ssl.SSLContext, server_hostname: str) -> None:
@@ -88,7 +87,7 @@ class Wire:
 
     def is_quiet(self) -> bool:
         """The peer is still there and has sent nothing. Does not wait."""
-        if not self._poll(0):
+        if not self._watch.is_readable():
             return self._tls is None or self._tls.pending() == 0
         return self._tls is not None and self._only_tls_records()
 
@@ -119,14 +118,14 @@ class Wire:
 
     def receive_if_any(self) -> bytes | None:
         """As `receive_nowait`, cheaper where usually nothing has arrived."""
-        if self._tls is None and not self._poll(0):
+        if self._tls is None and not self._watch.is_readable():
             return None
         return self.receive_nowait()
 
     def ready(self) -> Awaitable[None]:
         """Wait until something has arrived, which it may have: always a checkpoint, and before anything is read."""
         if self._drained:
-            return trio.lowlevel.wait_readable(self._sock)  # noqa: ASYNC105  # the caller awaits it
+            return self._watch.wait_readable()  # the caller awaits it
         return trio.lowlevel.checkpoint()  # noqa: ASYNC105
 
     async def receive(self) -> bytes:
@@ -168,7 +167,7 @@ class Wire:
         """Free the socket, at once. Politely: TLS says goodbye first, if that can be done without waiting."""
         if self.closed:
             return
-        trio.lowlevel.notify_closing(self._sock)
+        self._watch.close()
         if politely and self._tls is not None:
             with contextlib.suppress(OSError, ValueError):  # goodbye is a courtesy: nobody may be listening
                 self._tls.unwrap()

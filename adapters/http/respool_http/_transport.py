@@ -55,16 +55,16 @@ class PooledTransport:
         to_connect = connections.room(origin) > 0
         patience = connect_timeout if to_connect else _seconds(timeouts.get("pool"))
         exchange = PooledRequest(
-            connections.acquire(origin, timeout=patience, transferable=True),
             request.method,
             extensions.get("target", request.url.raw_path).decode("ascii"),
             request.headers.raw,
             _body(library, request),
             _seconds(timeouts.get("read")),
             _seconds(timeouts.get("write")),
-            connect_timeout=min(connect_timeout, connections.limits.open_timeout),
             progress=trace,
         )
+        exchange.lease = connections.acquire(origin, timeout=patience, transferable=True)
+        exchange.connect_timeout = min(connect_timeout, connections.limits.open_timeout)
         try:
             response = await exchange.__aenter__()
         except _EXPECTED as error:

@@ -6,6 +6,7 @@ from typing import Any, Self, Unpack
 
 import attrs
 import trio
+from pymysql.charset import charset_by_name
 
 from respool.abc import Adapter, Verdict
 
@@ -51,6 +52,8 @@ class MySQLAdapter(Adapter[Connection]):
         merged: Any = {**from_url(url), **arguments} if url else arguments
         reset_session = merged.pop("reset_session", reset_session)
         max_result_size = merged.pop("max_result_size", max_result_size)
+        if "charset" in merged and charset_by_name(merged["charset"]) is None:
+            raise ValueError("PyMySQL does not know that charset")
         self.__attrs_init__(reset_session=reset_session, template=Wire(**merged))
         self._template.max_result_size = max_result_size
 

@@ -89,6 +89,10 @@ def from_url(url: str) -> dict[str, Any]:
         raise ValueError(f"the URL's host or port cannot be read; {_ESCAPES}") from None
     if "@" in url and "@" not in parts.netloc:  # the password would become part of a name, which logs tell
         raise ValueError(f"the URL has an @ behind its host; {_ESCAPES}, and elsewhere @ as %40")
+    if "#" in url:
+        raise ValueError("the URL has a # in it, and what is behind it would not be read; write # as %23")
+    if port == 0:
+        raise ValueError("the URL's port must not be 0")
     given = {
         "host": parts.hostname,
         "port": port,
@@ -100,6 +104,8 @@ def from_url(url: str) -> dict[str, Any]:
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         if name not in _IN_URL:
             raise ValueError(f"a MySQL URL has no option {name!r}; it has {', '.join(sorted(_IN_URL))}")
+        if name.startswith("ssl_") and not text:  # PyMySQL would do without TLS
+            raise ValueError(f"option {name!r} of the URL must not be empty")
         try:
             arguments[name] = _IN_URL[name](text)
         except ValueError:

@@ -10,7 +10,6 @@ A socket is its own read buffer as well: one ``recv`` takes whatever has arrived
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -18,7 +17,9 @@ from typing import Any
 
 import trio
 from greenlet import getcurrent
-from trio.lowlevel import wait_readable, wait_writable
+from trio.lowlevel import wait_writable
+
+from respool.lowlevel import SocketWatch
 
 CHUNK = 65536  # bytes asked of the kernel at a time: some thousand rows, and one scheduling point
 
@@ -45,7 +46,6 @@ class Socket:
 
     def __init__(self, raw: socket.socket, read_timeout: float | None, write_timeout: float | None) -> None:
         self.raw = raw
-        self.fileno = raw.fileno()
         self.read_timeout = read_timeout  # seconds for each wait, as of a blocking socket
         self.write_timeout = write_timeout
         self.data = b""  # what was received
@@ -53,8 +53,7 @@ class Socket:
         self.received = 0  # bytes so far, in total
         self.may_wait = True  # whether `need` may; it can only in the greenlet
         self.sending = False  # a packet is half sent: the server cannot be asked anything any more
-        self._poll = select.poll()
-        self._poll.register(self.fileno, select.POLLIN)
+        self.watch = SocketWatch(raw)
 
     @property
     def unused(self) -> int:
@@ -68,7 +67,7 @@ class Socket:
         self.sending = True
         sent = self._send_some(data)
         while sent < len(data):
-            await _within(self.write_timeout, wait_writable, self.fileno)
+            await _within(self.write_timeout, wait_writable, self.raw)
             sent += self._send_some(memoryview(data)[sent:])
         self.sending = False
 
@@ -76,9 +75,9 @@ class Socket:
         """Wait until something has arrived, always, so that every read is a checkpoint; empty at the end."""
         while True:
             if self.read_timeout is None:
-                await wait_readable(self.fileno)
+                await self.watch.wait_readable()
             else:
-                await _within(self.read_timeout, wait_readable, self.fileno)
+                await _within(self.read_timeout, self.watch.wait_readable)
             try:
                 return self.raw.recv(size)
             except BlockingIOError:
@@ -125,7 +124,7 @@ class Socket:
 
     def is_quiet(self) -> bool:
         """Whether nothing has arrived that nobody asked for, not even the end of the stream."""
-        return self.at == len(self.data) and not self._poll.poll(0)
+        return self.at == len(self.data) and not self.watch.is_readable()
 
     def send_now(self, data: bytes) -> None:
         """Send a goodbye without waiting; whether it arrives does not matter to anybody here."""
@@ -143,12 +142,12 @@ class Socket:
             return 0
 
 
-async def _within(seconds: float | None, ready: Callable[[int], Awaitable[None]], fileno: int) -> None:
+async def _within(seconds: float | None, ready: Callable[..., Awaitable[None]], *args: object) -> None:
     if seconds is None:
-        await ready(fileno)
+        await ready(*args)
         return
     with trio.move_on_after(seconds) as scope:
-        await ready(fileno)
+        await ready(*args)
     if scope.cancelled_caught:
         raise TimeoutError("timed out")  # what a blocking socket says, and PyMySQL quotes
 

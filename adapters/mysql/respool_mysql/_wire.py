@@ -761,7 +761,7 @@ class Wire(connections.Connection):
         if self._sock is not None:
             if polite and not self.unread:
                 self._sock.send_now(struct.pack("<iB", 1, COMMAND.COM_QUIT))
-            trio.lowlevel.notify_closing(self._sock.fileno)
+            self._sock.watch.close()
             self._force_close()
 
 

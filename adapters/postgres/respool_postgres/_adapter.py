@@ -227,6 +227,8 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
 
     def verdict(self, error: BaseException) -> Verdict:
         """By SQLSTATE. The server names none when it refuses a connection: then by its (English) message."""
+        if isinstance(error, _NotAwaitable):
+            return Verdict.DISCARD | Verdict.PERMANENT
         if not isinstance(error, e.Error):
             return Verdict.KEEP
         if isinstance(error.__cause__, ExceptionGroup):  # several hosts were tried
@@ -288,9 +290,15 @@ def _check_callable(name: str, given: object, *, or_str: bool = False) -> None:
     raise TypeError(f"{name} must be a {'str or a ' if or_str else ''}function, not {type(given).__name__}")
 
 
+class _NotAwaitable(TypeError):
+    """A function that is to be awaited is not an async one. No retry mends that."""
+
+
 def _awaitable(returned: Awaitable[None], name: str) -> Awaitable[None]:
     if not inspect.isawaitable(returned):
-        raise TypeError(f"{name} must be an async function; it returned {type(returned).__name__}, not an awaitable")
+        raise _NotAwaitable(
+            f"{name} must be an async function; it returned {type(returned).__name__}, not an awaitable"
+        )
     return returned
 
 

@@ -38,6 +38,8 @@ from psycopg.rows import Row
 from psycopg.transaction import BaseTransaction
 from psycopg.waiting import Ready, Wait
 
+from respool.lowlevel import SocketWatch
+
 from ._addresses import check_places, connection_attempts, without_secrets
 from ._blocks import Debt, Pipeline, ServerCursor, Transaction
 from ._cancelling import CancelRequest
@@ -114,8 +116,7 @@ class Connection(AsyncConnection[Row]):
         super().__init__(pgconn, *args, **kwargs)
         self.server_cursor_factory = ServerCursor
         self.lock: ExchangeLock = ExchangeLock()  # type: ignore[assignment]
-        self._readable_poll = select.poll()
-        self._readable_poll.register(pgconn.socket, select.POLLIN)
+        self._watch = SocketWatch(pgconn.socket)
         self._either_poll = select.poll()
         self._either_poll.register(pgconn.socket, READ_OR_WRITE)
         self._last_scheduled = 0.0
@@ -197,7 +198,7 @@ class Connection(AsyncConnection[Row]):
     async def close(self) -> None:
         """Close the connection at once, even in the middle of an exchange. Other tasks waiting on it get an error."""
         if not self.closed:
-            trio.lowlevel.notify_closing(self.pgconn.socket)
+            self._watch.close()
         await super().close()
         self.pgconn.finish()
         self._forget_debts()
@@ -243,7 +244,7 @@ class Connection(AsyncConnection[Row]):
                     start = self._weigh(start, fd)
                 try:
                     if patient and wants == _WAIT_R:
-                        await trio.lowlevel.wait_readable(fd)
+                        await self._watch.wait_readable()
                         ready, waited = _READY_R, True
                     # A socket is nearly always writable: asking costs a tenth of waiting.
                     elif not (ready := readiness(self._either_poll, wants)):
@@ -277,7 +278,7 @@ class Connection(AsyncConnection[Row]):
             return now
         if now - start <= self.max_result_size:
             return start
-        trio.lowlevel.notify_closing(fd)
+        self._watch.close()
         self.pgconn.finish()
         raise e.OperationalError(
             f"the result is longer than max_result_size ({self.max_result_size} bytes): use a server-side cursor or "
@@ -448,7 +449,7 @@ class Connection(AsyncConnection[Row]):
             and not self._num_transactions
             and not self._heard()
             and self._settings.are_those_of(self)
-            and not self._readable_poll.poll(0)
+            and not self._watch.is_readable()
         )
 
     async def restore(self) -> bool:
@@ -489,7 +490,7 @@ class Connection(AsyncConnection[Row]):
     async def _stop_listening(self) -> None:
         """Take whatever arrived unasked. Notifications were for the last borrower, so no more shall come."""
         for _ in range(_UNASKED):
-            if not self._readable_poll.poll(0):
+            if not self._watch.is_readable():
                 break
             self.pgconn.consume_input()
             self._forget_notifications()

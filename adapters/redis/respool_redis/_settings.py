@@ -7,9 +7,10 @@ URLs are taken apart by redis-py's own ``parse_url``, and the names, defaults an
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import attrs
 from redis._defaults import get_default_socket_keepalive_options
@@ -36,6 +37,7 @@ _TRIO_OPTIONS = {
 }
 
 
+_DATABASE = re.compile(r"/?|/[0-9]+/?")
 _ESCAPES = "in a user name or password write / as %2F, # as %23, ? as %3F"
 
 
@@ -153,7 +155,10 @@ def _tls(options: dict[str, Any]) -> RedisSSLContext:
 
 
 def _check(url: str) -> None:
-    """Refuse what would make a password part of an address, or of an error's text. redis-py's message quotes it."""
+    """Refuse what would make a password part of an address, or of an error's text. redis-py's message quotes it.
+
+    And what redis-py would pass over in silence, and then use the first database, or the default port.
+    """
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  # computed, and checked, when it is asked for
@@ -163,6 +168,12 @@ def _check(url: str) -> None:
         raise ValueError("a URL such as redis://user@host:6379/0 is needed")
     if "@" in url and "@" not in parts.netloc:
         raise ValueError(f"the URL has an @ behind its host; {_ESCAPES}, and elsewhere @ as %40")
+    if "#" in url:
+        raise ValueError("the URL has a # in it, and what is behind it would not be read; write # as %23")
+    if parts.port == 0:
+        raise ValueError("the URL's port must not be 0")
+    if parts.scheme in ("redis", "rediss") and not _DATABASE.fullmatch(unquote(parts.path)):
+        raise ValueError("the URL's path must be a database's number, as in redis://host:6379/0")
 
 
 def _unknown(name: str) -> str:

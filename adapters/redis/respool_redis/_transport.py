@@ -9,12 +9,13 @@ reason: a cancelled ``SSLStream.send_all`` would leave the stream unusable.
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import ssl
 
 import trio
 from redis.exceptions import ConnectionError
+
+from respool.lowlevel import SocketWatch
 
 from ._settings import Settings
 
@@ -39,12 +40,9 @@ class Transport:
     def __init__(self, sock: socket.socket, read_size: int) -> None:
         sock.setblocking(False)
         self.socket = sock
-        self.descriptor = sock.fileno()
+        self.watch = SocketWatch(sock)
         self._buffer = bytearray(read_size)
         self._view = memoryview(self._buffer)
-        poll = select.poll()
-        poll.register(sock, select.POLLIN)
-        self._poll = poll.poll
         self._closed = False
 
     def flush(self) -> None:
@@ -77,26 +75,26 @@ class Transport:
 
     def is_quiet(self) -> bool:
         """Whether the peer is there and has said nothing since the last `receive`."""
-        return not self._closed and not self._poll(0)
+        return not self._closed and not self.watch.is_readable()
 
     async def wait_readable(self) -> None:
         """Wait until `receive` may have something to say, or somebody calls `nudge` or `close`."""
         try:
-            await trio.lowlevel.wait_readable(self.descriptor)
+            await self.watch.wait_readable()
         except trio.ClosedResourceError:
             return  # the caller looks at its state again
 
     async def wait_writable(self) -> None:
         """Wait until `send` may have room, or somebody calls `nudge` or `close`."""
         try:
-            await trio.lowlevel.wait_writable(self.descriptor)
+            await trio.lowlevel.wait_writable(self.socket)
         except trio.ClosedResourceError:
             return
 
     def nudge(self) -> None:
         """Make whoever waits on the socket look again."""
         if not self._closed:
-            trio.lowlevel.notify_closing(self.descriptor)
+            self.watch.interrupt()
 
     def shut_writing(self) -> None:
         """Tell the server that nothing more will come, and go on listening."""
@@ -106,7 +104,7 @@ class Transport:
     def close(self) -> None:
         """Free the socket. May be called twice."""
         if not self._closed:
-            trio.lowlevel.notify_closing(self.descriptor)
+            self.watch.close()
             self._closed = True
             self.socket.close()
 

@@ -23,7 +23,7 @@ import trio
 from hiredis import PushNotification
 from redis._parsers import BaseParser, Encoder
 from redis.exceptions import ConnectionError, InvalidResponse
-from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wait_readable, wait_task_rescheduled
+from trio.lowlevel import checkpoint_if_cancelled, current_task, reschedule, wait_task_rescheduled
 
 from ._feed import Feed
 from ._transport import ClosedByServer, Transport
@@ -41,7 +41,7 @@ ONE_RAW: tuple[bool, ...] = (False,)  # one reply, as bytes whatever the connect
 NONE: tuple[bool, ...] = ()
 
 _NOTHING = object()  # what the parser says when it has no complete reply; None is a reply
-_BACKLOG = 1 << 18  # bytes waiting to be written beyond which callers wait before they add more
+_BACKLOG = 1 << 20  # bytes waiting to be written beyond which callers wait before they add more
 _LAST_MESSAGES = 10_000  # dropped when listening ends
 _BATCH = 512  # commands joined into one write
 
@@ -304,7 +304,7 @@ class Wire:
         """Be the leader for one turn: wait for the socket, then give out what came."""
         self._reading = True
         try:
-            await wait_readable(self._transport.descriptor)
+            await self._transport.watch.wait_readable()
         except trio.ClosedResourceError:
             pass  # nudged: look again
         finally:

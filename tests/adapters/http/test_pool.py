@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import trio
@@ -106,9 +107,52 @@ async def test_an_origin_nobody_serves_is_an_error_at_once(pool: HTTPPool) -> No
     with trio.socket.socket() as unused:
         await unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
-        with trio.fail_after(5), pytest.raises(respool.OpenFailed) as caught:
-            await pool.request("GET", f"http://127.0.0.1:{port}/")
-    assert isinstance(caught.value.__cause__, OSError)
+        for _ in range(2):  # the second time without even asking
+            with pytest.raises(
+                respool.OpenFailed, match="cannot open a resource, and the pool is to fail fast"
+            ) as caught:
+                await pool.request("GET", f"http://127.0.0.1:{port}/")
+            assert isinstance(caught.value.__cause__, OSError)
+
+
+async def test_an_origin_may_be_waited_for(nursery: trio.Nursery) -> None:
+    with trio.socket.socket() as unused:
+        await unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
+        async with open_http_pool(fail_fast=False) as pool:
+            with pytest.raises(respool.PoolTimeout, match="the last with OSError: all attempts to connect"):
+                await pool.request("GET", url, acquire_timeout=0.3)
+
+
+async def test_as_many_connections_are_opened_at_a_time_as_an_origin_may_have(nursery: trio.Nursery) -> None:
+    """A server that is slow to accept, and keeps nothing alive, would otherwise be asked for three at a time."""
+    all_there = trio.Event()
+
+    async def proxy(peer: Peer) -> None:
+        await peer.read_head()
+        if peer.number == 10:
+            all_there.set()
+        await all_there.wait()
+        await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        await always(OK)(peer)
+
+    async with open_http_pool(proxy=await serve(nursery, proxy)) as pool, trio.open_nursery() as requests:
+        for _ in range(10):
+            requests.start_soon(pool.request, "GET", "http://origin.test")
+
+
+async def test_instruments_are_told_of_every_origin(nursery: trio.Nursery) -> None:
+    told = []
+
+    class Told(respool.Instrument):
+        def opened(self, pool: respool.Pool[Any], took: float) -> None:
+            told.append(pool.name)
+
+    urls = [await serve(nursery, always(OK)) for _ in range(2)]
+    async with open_http_pool(instruments=[Told()]) as pool:
+        for url in urls:
+            await pool.request("GET", url)
+    assert [f"http://{name}" for name in told] == urls
 
 
 # What is repeated
@@ -179,7 +223,10 @@ async def test_a_request_none_of_which_was_sent_is_repeated_whatever_it_is(
         async with connection.request("GET", "/") as response:
             await response.aread()
         connection.wire.socket.shutdown(socket.SHUT_RDWR)
-        async with PooledRequest(nullcontext(connection), "POST", "/", body=b"", connect_timeout=1) as response:
+        request = PooledRequest("POST", "/", body=b"")
+        request.lease = nullcontext(connection)
+        request.connect_timeout = 1
+        async with request as response:
             assert await response.aread() == b"ok"
     assert seen == [(1, b"GET"), (2, b"POST")]
 

@@ -41,6 +41,10 @@ def test_urls(url: str, name: str) -> None:
         ("mysql://u:secret@h/?colour=green", "no option 'colour'; it has autocommit, "),
         ("mysql://u:secret@h/?autocommit=perhaps", "'autocommit' of the URL must be true or false"),
         ("mysql://u:secret@h/?read_timeout=secret", "'read_timeout' of the URL must be a number"),
+        ("mysql://u@h/?sql_mode=a#secret", "write # as %23"),
+        ("mysql://u:secret@h:0/", "port must not be 0"),
+        ("mysql://u:secret@h/?ssl_ca=", "'ssl_ca' of the URL must not be empty"),
+        ("mysql://u:secret@h/?charset=secret", "does not know that charset"),
     ],
 )
 def test_urls_that_cannot_be_read(url: str, says: str) -> None:

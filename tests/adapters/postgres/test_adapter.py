@@ -177,6 +177,9 @@ async def test_what_is_not_async_and_should_be_is_told_by_name(server: PostgresS
     not_async: Any = lambda _: None  # noqa: E731
     with pytest.raises(TypeError, match=r"^configure must be an async function; it returned NoneType"):
         await PostgresAdapter(server.url, configure=not_async).open()
+    async with respool.open_pool(PostgresAdapter(server.url, configure=not_async)) as pool:
+        with pytest.raises(respool.OpenFailed, match="configure must be an async function"):
+            await pool.acquire().__aenter__()
     adapter = PostgresAdapter(server.url, reset_session=not_async)
     async with opened(adapter) as connection:
         await connection.execute("SELECT 1")

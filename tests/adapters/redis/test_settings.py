@@ -24,6 +24,7 @@ from tests.servers import RedisServer
     [
         ("redis://", {"host": "localhost", "port": 6379, "db": 0, "username": None, "password": None}),
         ("redis://example.com:7000/3", {"host": "example.com", "port": 7000, "db": 3}),
+        ("redis://example.com/%33/", {"host": "example.com", "db": 3}),
         ("redis://me:p%40ss@[::1]", {"host": "::1", "username": "me", "password": "p@ss"}),
         ("redis://:secret@localhost?db=2", {"password": "secret", "username": None, "db": 2}),
         (
@@ -51,6 +52,13 @@ def test_the_url_wins_over_options() -> None:
     [
         ("http://localhost", {}, ValueError, "redis://, rediss://, unix://"),
         ("redis://localhost?db=x", {}, ValueError, "Invalid value for 'db'"),
+        *(
+            (f"redis://localhost/{path}", {}, ValueError, "path must be a database's number")
+            for path in ("zero", "1.0", "-1", "0/1", "/1", "%20", "x?db=1")
+        ),
+        ("redis://localhost:0", {}, ValueError, "port must not be 0"),
+        ("redis://localhost/0#1", {}, ValueError, "write # as %23"),
+        ("redis://localhost?password=a#b", {}, ValueError, "write # as %23"),
         ("redis://localhost?max_connections=5", {}, TypeError, "give the pool max_size"),
         ("redis://localhost?timeout=5", {}, TypeError, "acquire_timeout"),
         ("redis://localhost?retry_on_timeout=yes", {}, TypeError, "not supported: use"),
