@@ -56,6 +56,17 @@ def test_port_outlives_stop_kill_and_restart(server: Server) -> None:
     assert server.port == port
 
 
+def test_starting_does_not_connect_to_the_port(server: Server) -> None:
+    """While a server comes back, tests count the connections to its port; on a busy machine ours was one of them."""
+    server.stop()
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((server.host, server.port))
+        listener.listen()
+        with pytest.raises(OSError, match=r"refused|No such file"):
+            server._is_ready()
+
+
 def test_pause_is_a_black_hole_until_resume(server: Server) -> None:
     """A paused server accepts and says nothing; it can be stopped all the same."""
     server.pause()

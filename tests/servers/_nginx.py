@@ -75,7 +75,9 @@ class NginxServer(Server):
         return [program("nginx", "nginx-light"), "-c", configuration, "-p", str(self.directory), "-e", "stderr"]
 
     def _is_ready(self) -> bool:
-        socket.create_connection((self.host, self.port), timeout=1).close()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(1)
+            client.connect(str(self.directory / "socket"))  # which it listens on last
         return True
 
     def start(self, *, timeout: float = 20.0) -> Self:
