@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import re
+import select
+import socket
 import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -61,6 +65,14 @@ def says(data: bytes, flood: bytes = b"") -> Reply:
         await watch.send(data)
         if flood:
             await watch.flood(flood)
+
+    return reply
+
+
+def says_all(data: bytes, more: Reply) -> Reply:
+    async def reply(watch: Watch) -> None:
+        await watch.send(data)
+        await more(watch)
 
     return reply
 
@@ -140,6 +152,9 @@ REDIS_REPLIES = {
     ),
     "a push message that a value might hide": (drips(b"*2\r\n+", b"$99999\r\n>134217728\r\n"), "longer|push message"),
     "arrays in arrays in arrays": (says(b"*1\r\n" * 100_000), "nesting|closed"),
+    "push messages without an end": (says(b"", b">2\r\n+a\r\n+b\r\n"), "longer than max_reply_size"),
+    "an error without an end": (says(b"-", PIECE), "longer than max_reply_size"),
+    "a map for a key": (says(b"%1\r\n%1\r\n+a\r\n+b\r\n+c\r\n"), "does not speak Redis: unhashable"),
     "a negative length": (says(b"$-5\r\n"), "out of range"),
     "a length that is no number": (says(b"$x\r\n"), "length"),
     "a number that is none": (says(b":x\r\n"), "integer"),
@@ -177,6 +192,16 @@ async def columns_without_end(watch: Watch) -> None:
         await watch.send(b"".join(packets(column, first=next(numbers)) for _ in range(1000)))
 
 
+async def long_columns(watch: Watch) -> None:
+    """As many as are allowed, and each is as long as is allowed."""
+    _, column, *_ = scripted.result(("x",))
+    column = column.replace(b"\x02c0", b"\xfd\x00\x00\x04" + bytes(1 << 18))
+    await watch.send(packets(b"\xfc\xff\xff"))
+    numbers = itertools.count(2)
+    while watch.sent < HARM:
+        await watch.send(packets(column, first=next(numbers)))
+
+
 HEAD = scripted.result(("x",))[:-2]
 
 MYSQL = Kind(
@@ -189,7 +214,9 @@ MYSQL = Kind(
 MYSQL_REPLIES = {
     "rows without an end": (rows_without_end, "max_result_size"),
     "columns without an end": (columns_without_end, "Malformed packet: a result of 16777215"),
+    "columns of any length": (long_columns, "max_result_size"),
     "a row without an end": (says(packets(*HEAD) + b"\xff\xff\xff\x04", PIECE), "max_result_size"),
+    "an error without an end": (says(b"\xff\xff\xff\x01\xff\x10\x04", PIECE), "max_result_size"),
     "a value longer than its row": (says(packets(*HEAD, b"\xfd\xff\xff\x7fx")), "Malformed packet"),
     "an empty packet": (says(packets(b"") + PIECE[:1]), "Malformed packet"),
     "a truncated OK": (says(packets(b"\x00\x01")), "Malformed packet|Lost connection"),
@@ -296,6 +323,57 @@ POSTGRES_REPLIES = {
 }
 
 
+# Before they let anybody in.
+
+
+async def listen(stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+
+
+async def connect(stream: trio.SocketStream) -> None:
+    """MySQL's servers are the first to speak."""
+
+
+def at_login(kind: Kind, welcome: Callable[[trio.SocketStream], Awaitable[object]] = listen) -> Kind:
+    return attrs.evolve(kind, welcome=welcome)
+
+
+AUTHENTICATED = message(b"R", bytes(4))
+GREETING = b"\x0a" + b"8.0.0"
+
+LOGINS: dict[str, tuple[Kind, dict[str, tuple[Reply, str]]]] = {
+    "redis": (
+        at_login(REDIS),
+        {
+            "a value without an end": (says(b"$99999999999\r\n", PIECE), "longer than max_reply_size"),
+            "a map too large": (says(b"%1\r\n*134217728\r\n"), "longer than max_reply_size"),
+            "push messages without an end": (says(b"", b">2\r\n+a\r\n+b\r\n"), "longer than max_reply_size"),
+            "an error without an end": (says(b"-", PIECE), "longer than max_reply_size"),
+        },
+    ),
+    "mysql": (
+        at_login(MYSQL, connect),
+        {
+            "a greeting without an end": (says(b"\xff\xff\xff\x00" + GREETING, PIECE), "max_result_size"),
+            "a version without an end": (says(packets(GREETING * 1000, first=0)), "Malformed|Can't connect|Lost"),
+            "an empty greeting": (says(packets(b"", first=0)), "Malformed packet"),
+            "another protocol": (says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "sequence number wrong"),
+        },
+    ),
+    "postgres": (
+        at_login(POSTGRES),
+        {
+            "parameters without an end": (says_all(AUTHENTICATED, parameters_without_end), "says too much"),
+            "notices without an end": (says(AUTHENTICATED, message(b"N", b"SNOTICE\0Mhello\0\0")), "says too much"),
+            "a notice without an end": (says(AUTHENTICATED + message(b"N", length=2**30), PIECE), "says too much"),
+            "an error without an end": (says(message(b"E", length=2**30), PIECE), "connection failed"),
+            "a request without an end": (says(message(b"R", length=2**30), PIECE), "invalid|too long"),
+            "another protocol": (says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "expected authentication request"),
+        },
+    ),
+}
+
+
 KINDS = {
     "redis": (REDIS, REDIS_REPLIES),
     "mysql": (MYSQL, MYSQL_REPLIES),
@@ -307,8 +385,9 @@ KINDS = {
 @pytest.mark.parametrize(
     ("kind", "reply", "text"),
     [
-        pytest.param(kind, reply, text, id=f"{name}: {story}")
-        for name, (kind, replies) in KINDS.items()
+        pytest.param(kind, reply, text, id=f"{name}: {story}{when}")
+        for when, kinds in (("", KINDS), (", at login", LOGINS))
+        for name, (kind, replies) in kinds.items()
         for story, (reply, text) in replies.items()
     ],
 )
@@ -318,3 +397,56 @@ async def test_a_hostile_reply(kind: Kind, reply: Reply, text: str) -> None:
     assert re.search(text, str(error)), repr(error)
     assert watch.sent < HARM
     assert watch.peak < ROOM
+
+
+async def pour(watch: Watch) -> None:
+    """Flood with notifications from a thread, so that it goes on while the event loop does not."""
+    pieces = message(b"A", bytes(4) + b"channel\0payload\0") * 1000
+
+    def send() -> None:
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(watch.stream.socket.fileno())) as sock:
+            while watch.sent < HARM:
+                select.select([], [sock], [])
+                watch.sent += sock.send(pieces)
+
+    await watch.send(message(b"C", b"SELECT 0\0") + message(b"Z", b"I"))
+    await trio.to_thread.run_sync(send)
+
+
+async def test_notifications_that_nobody_asked_for() -> None:
+    """A reset, which throws them away, does not do so for ever."""
+    adapter = POSTGRES.adapter(1)
+
+    async def ask(connection: Any) -> None:
+        await POSTGRES.ask(connection)
+        while adapter.is_clean(connection):
+            await trio.testing.wait_all_tasks_blocked()
+        await adapter.reset(connection)
+
+    error, watch = await meet(attrs.evolve(POSTGRES, ask=ask), pour)
+    assert re.search("what nobody asked for", str(error)), repr(error)
+    assert watch.sent < HARM
+
+
+async def test_columns_that_are_not_worth_remembering() -> None:
+    """Results' columns are remembered, but not if they are long: there may be hundreds."""
+    peaks: list[int] = []
+
+    async def talk(stream: trio.SocketStream) -> None:
+        client = scripted.Client(stream, 1)
+        await client.welcome()
+        watch = Watch(stream)
+        while await client.command():
+            columns, column, *rest = scripted.result(("x",))
+            column = column.replace(b"\x02c0", b"\xfd\x00\x00\x0c" + bytes(0xBFFFE) + b"%02d" % len(peaks))
+            await watch.send(packets(columns, column, *rest))
+            peaks.append(watch.peak)
+
+    async with serving(talk) as port:
+        adapter = MYSQL.adapter(port)
+        connection = await adapter.open()
+        for _ in range(100):
+            await MYSQL.ask(connection)
+        await adapter.close(connection)
+    assert len(peaks) == 100
+    assert peaks[-1] < ROOM

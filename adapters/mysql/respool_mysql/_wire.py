@@ -37,6 +37,7 @@ from ._socket import NotHereError, Socket, TLSContext, wait
 IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS | 8192  # 8192: in a READ ONLY transaction
 WATCHED = IN_TRANSACTION | SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 NOT_COUNTED = 18446744073709551615  # what PyMySQL says is the number of rows of an unbuffered result
+MAX_HEAD = 1 << 14  # bytes of a result's column definitions that are worth remembering
 MAX_SHAPES = 256  # result shapes remembered per connection; a program that makes more starts over
 
 UNREADABLE = (AssertionError, IndexError, struct.error, UnicodeDecodeError)  # what PyMySQL says of such packets
@@ -446,6 +447,8 @@ class Wire(connections.Connection):
 
     def _read_packet(self, packet_type: Any = Packet) -> Any:
         payload = self._read_payload()
+        if packet_type is not Packet and self._sock.received > self._result.most_received:
+            raise self.too_long("its column definitions are longer")
         if not payload:
             raise malformed("it is empty")
         if payload[0] == 0xFF:
@@ -499,7 +502,7 @@ class Wire(connections.Connection):
 
     def remember(self, head: bytes, shape: Shape) -> None:
         """Keep `shape` for the next result that begins with `head`."""
-        if head:
+        if 0 < len(head) <= MAX_HEAD:
             if len(self.shapes) >= MAX_SHAPES:
                 self.shapes.clear()
             self.shapes[head] = shape

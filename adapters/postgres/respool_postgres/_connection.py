@@ -86,7 +86,7 @@ MAX_RESULT_SIZE = 1 << 30  # bytes of a result that is read whole
 
 _BUSY_SECONDS = 0.001
 _LONG = 4  # turns of waiting after which an exchange is weighed, and again after as many
-_UNASKED = 1000  # buffers full of what the server says unasked
+_UNASKED = 64  # buffers of 16 KiB, full of what nobody asked for, that are read before a connection is given up
 _FIRST_PATIENCE = 0.05
 
 

@@ -42,6 +42,7 @@ NONE: tuple[bool, ...] = ()
 
 _NOTHING = object()  # what the parser says when it has no complete reply; None is a reply
 _BACKLOG = 1 << 20  # bytes waiting to be written beyond which callers wait before they add more
+_NONSENSE = (InvalidResponse, MemoryError, TypeError)  # what the parser raises; the last for a map as a key
 _LAST_MESSAGES = 10_000  # dropped when listening ends
 _BATCH = 512  # commands joined into one write
 
@@ -462,7 +463,7 @@ class Wire:
                 reply = self._parser.gets(decode)
         except UnicodeDecodeError as error:
             reply = error  # this one reply is not text; the next one is not affected
-        except (InvalidResponse, MemoryError) as error:
+        except _NONSENSE as error:
             self._break_as_nonsense(error)
             return _NOTHING
         if reply is not _NOTHING:
@@ -485,16 +486,16 @@ class Wire:
                 reply = gets(decode[len(replies)])
             except UnicodeDecodeError as error:
                 reply = error  # this one reply is not text; the next one is not affected
-            except (InvalidResponse, MemoryError) as error:
+            except _NONSENSE as error:
                 self._break_as_nonsense(error)
                 return
             if reply is _NOTHING:
                 if self._feed.pending and self._feed_on():
                     continue
                 return
-            self._since_reply = 0
             if type(reply) is PushNotification:
-                continue
+                continue  # and still no reply
+            self._since_reply = 0
             replies.append(reply)
             if len(replies) == len(decode):
                 owed.popleft()
