@@ -700,4 +700,46 @@ MUTANTS = [
         "        if self.budget is not None:\n            self.budget.make_room()\n",
         "",
     ),
+    Mutant(
+        "an adapter by which nothing is ever clean is not told of",
+        "_pool.py",
+        "            elif self._never_clean:",
+        "            elif False:",
+    ),
+    Mutant(
+        "the same failure is told again and again",
+        "_pool.py",
+        "level = logging.DEBUG if told else logging.WARNING",
+        "level = logging.WARNING",
+    ),
+    Mutant(
+        "who looks at a socket while it is closed does not learn of it",
+        "lowlevel.py",
+        "if self._interruptions != interruptions:",
+        "if False:",
+    ),
+    Mutant(
+        "a socket is looked at however seldom that helps",
+        "lowlevel.py",
+        "self._luck = self._luck - 1 if self._luck else -_PAUSE",
+        "pass",
+    ),
+    Mutant(
+        "a socket is never looked at again after one disappointment",
+        "lowlevel.py",
+        "            self._luck += 1\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "a cancelled task goes on because something has arrived",
+        "lowlevel.py",
+        "await checkpoint()",
+        "await trio.lowlevel.cancel_shielded_checkpoint()",
+    ),
+    Mutant(
+        "a closed socket's number is watched when it is another's",
+        "lowlevel.py",
+        "        self._poll = _closed\n",
+        "",
+    ),
 ]
