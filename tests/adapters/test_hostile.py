@@ -219,6 +219,7 @@ MYSQL_REPLIES = {
     "an error without an end": (says(b"\xff\xff\xff\x01\xff\x10\x04", PIECE), "max_result_size"),
     "a value longer than its row": (says(packets(*HEAD, b"\xfd\xff\xff\x7fx")), "Malformed packet"),
     "an empty packet": (says(packets(b"") + PIECE[:1]), "Malformed packet"),
+    "an OK that claims a longer number": (says(packets(b"\x00\xfe\x01\x00\x00\x02\x00\x00\x00")), "Malformed packet"),
     "a truncated OK": (says(packets(b"\x00\x01")), "Malformed packet|Lost connection"),
     "a truncated error": (says(packets(b"\xff")), "Malformed packet"),
     "a truncated column": (says(packets(b"\x01", b"\x03de")), "Malformed packet|Lost connection"),

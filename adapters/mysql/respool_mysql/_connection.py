@@ -29,7 +29,7 @@ from pymysql.constants import CR, ER
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from ._cursors import Args, Cursor, cursor_class
-from ._wire import IN_TRANSACTION, Wire
+from ._wire import IN_TRANSACTION, WATCHED, Wire
 
 logger = logging.getLogger("respool.mysql")
 
@@ -117,10 +117,21 @@ class Connection:
     async def prepare(self) -> None:
         """Get ready for a command: put right what a cancelled one left."""
         await checkpoint_if_cancelled()
-        if self._busy:
-            raise _busy()
-        if self._unfinished is not None or self._undo is not None or self._wire.behind:
+        if self.awry:
             await self.recover()
+
+    @property
+    def awry(self) -> bool:
+        """Whether `recover` is to be called before anything is asked of the server."""
+        wire = self._wire
+        result = wire._result
+        return (
+            self._busy
+            or self._unfinished is not None
+            or self._undo is not None
+            or wire._reply_pending
+            or (result is not None and result.unbuffered_active)
+        )
 
     async def query(self, sql: str) -> None:
         """Execute `sql` as it is, without a cursor: for a statement that returns no rows."""
@@ -141,10 +152,8 @@ class Connection:
             if packet is None:
                 await self._do(wire.query, data, unbuffered)
                 return
-            sock = wire._sock
             try:
-                await sock.send_all(packet)
-                await sock.gather(5)
+                await wire._sock.ask(packet)
             except (EOFError, OSError) as exc:
                 raise wire.lost(exc) from exc
             if not wire.take_result(unbuffered):
@@ -188,7 +197,7 @@ class Connection:
     def _end_use(self) -> None:
         """Let others use the connection; or finish what `close`, if it was called meanwhile, could not."""
         self._busy = False
-        if self.closed:
+        if self._wire._sock is None:
             self.close()
 
     async def _do(self, command: Callable[..., R], *args: Any) -> R:
@@ -321,7 +330,20 @@ class Connection:
 
     def is_clean(self) -> bool:
         """Whether nothing is left to read or to undo, and the server has not closed the connection."""
-        return not self._busy and self._unfinished is None and self._undo is None and self._wire.is_clean()
+        wire = self._wire
+        result = wire._result
+        return (
+            not self._busy
+            and self._unfinished is None
+            and self._undo is None
+            and wire._sock is not None
+            and not wire._reply_pending  # as in `Wire.unread`, but this is asked for each lease
+            and (result is None or not (result.unbuffered_active or result.has_next))
+            and not wire._status_unknown
+            and wire.server_status & WATCHED == wire.home_status
+            and not wire.moved
+            and wire._sock.is_quiet()
+        )
 
     @property
     def used(self) -> bool:

@@ -54,6 +54,7 @@ class Socket:
         self.may_wait = True  # whether `need` may; it can only in the greenlet
         self.sending = False  # a packet is half sent: the server cannot be asked anything any more
         self.watch = SocketWatch(raw)
+        self._direct = read_timeout is None  # whether nothing is between it and the kernel
 
     @property
     def unused(self) -> int:
@@ -61,6 +62,29 @@ class Socket:
         return len(self.data) - self.at
 
     # -- Awaited ------------------------------------------------------------------------------------------------
+
+    async def ask(self, packet: bytes) -> None:
+        """Send a packet, and wait until a reply has begun to arrive: `send_all` and `gather`, in fewer steps."""
+        if self._direct:
+            self.sending = True
+            try:
+                sent = self.raw.send(packet)
+            except BlockingIOError:
+                sent = 0
+            if sent < len(packet):
+                await self.send_all(packet[sent:])
+            self.sending = False
+            await self.watch.wait_readable()
+            try:
+                part = self.raw.recv(CHUNK)
+            except BlockingIOError:
+                part = b""
+            self.data, self.at = self.data[self.at :] + part, 0
+            if len(part) > 4:
+                return
+        else:
+            await self.send_all(packet)
+        await self.gather(5)
 
     async def send_all(self, data: bytes) -> None:
         """Send all of `data`. Room is nearly always there, so try before waiting."""
@@ -157,6 +181,7 @@ class TLSSocket(Socket):
 
     def __init__(self, plain: Socket, context: ssl.SSLContext, server_hostname: str) -> None:
         super().__init__(plain.raw, plain.read_timeout, plain.write_timeout)
+        self._direct = False
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
         wait(self._until_done, self._tls.do_handshake)

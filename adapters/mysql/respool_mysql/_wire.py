@@ -1,333 +1,53 @@
-"""PyMySQL's connection, reading many packets from one buffer instead of one header at a time.
+"""PyMySQL's connection, reading packets from the buffer that they arrived in instead of one header at a time.
 
 `Wire` is `pymysql.connections.Connection`: its handshake, its authentication, its commands and its errors. What is
 replaced is what costs time, or what would block:
 
-* packets are parsed where `Socket` buffered them, all the complete rows of a buffer in one loop (`Result`);
-* column definitions met before are recognised by their bytes and not parsed again (`Wire.shapes`);
+* packets are parsed where `Socket` buffered them, and results by `Result`;
 * files for ``LOAD DATA LOCAL`` are read through Trio;
 * and it always knows how much of a reply is still to come, so that nobody takes an old answer for a new one.
 
 Everything here is synchronous. It runs in a connection's greenlet; or, as far as it needs nothing that has not arrived,
-outside (`Wire.take_result`). Whatever the loops below do not recognise they leave, unread, to PyMySQL's own code.
+outside (`Wire.take_result`).
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import copy
-import datetime as dt
 import socket
 import struct
-from collections.abc import Callable
-from decimal import Decimal
+from collections.abc import Sequence
 from typing import Any
 
-import attrs
 import trio
 from pymysql import connections, converters, err
 from pymysql.connections import MAX_PACKET_LEN
 from pymysql.constants import COMMAND, CR, ER, SERVER_STATUS
 from pymysql.cursors import Cursor
-from pymysql.protocol import LoadLocalPacketWrapper, MysqlPacket, OKPacketWrapper
+from pymysql.protocol import OKPacketWrapper
 
+from ._results import UNREADABLE, Packet, Result, Shape, header_at, malformed
 from ._socket import NotHereError, Socket, TLSContext, wait
 
 IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS | 8192  # 8192: in a READ ONLY transaction
 WATCHED = IN_TRANSACTION | SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
-NOT_COUNTED = 18446744073709551615  # what PyMySQL says is the number of rows of an unbuffered result
-MAX_HEAD = 1 << 14  # bytes of a result's column definitions that are worth remembering
 MAX_SHAPES = 256  # result shapes remembered per connection; a program that makes more starts over
-
-UNREADABLE = (AssertionError, IndexError, struct.error, UnicodeDecodeError)  # what PyMySQL says of such packets
-MAX_COLUMNS = 65535  # what two bytes can count; MySQL and MariaDB allow 4096
 MAX_RESULT_SIZE = 1 << 30  # bytes of a result that is read whole
 
 # PyMySQL has no names for these.
 COM_RESET_CONNECTION = 31
 CR_NET_PACKET_TOO_LARGE = 2020
-CR_LOAD_DATA_LOCAL_INFILE_REJECTED = 2068
 
 SHORT = 1 << 16  # bytes of a query that may be copied without a thought
 
 _command = struct.Struct("<IB").pack
-_header = struct.Struct("<I").unpack_from  # three bytes of length, one of sequence number
-_eof = struct.Struct("<HH").unpack_from  # warnings, server status
-_WIDTHS = {252: 2, 253: 3, 254: 8}  # first byte of a long length -> bytes the length takes
-
-Reader = Callable[[bytes], Any]
-
-
-def malformed(reason: object) -> err.InternalError:
-    """The error for a packet that is not what it says: the server's fault, and not the program's."""
-    return err.InternalError(CR.CR_MALFORMED_PACKET, f"Malformed packet: {reason}")
-
-
-def _careful(read: Callable[..., Any]) -> Callable[..., Any]:
-    def careful(*args: Any) -> Any:
-        try:
-            return read(*args)
-        except UNREADABLE as exc:
-            raise malformed(exc) from exc
-
-    return careful
-
-
-class Packet(MysqlPacket):
-    """PyMySQL's packet, read with care."""
-
-    read = _careful(MysqlPacket.read)
-    read_uint8 = _careful(MysqlPacket.read_uint8)
-    read_uint16 = _careful(MysqlPacket.read_uint16)
-    read_uint24 = _careful(MysqlPacket.read_uint24)
-    read_uint64 = _careful(MysqlPacket.read_uint64)
-    read_struct = _careful(MysqlPacket.read_struct)
+_COM_QUERY = COMMAND.COM_QUERY
+_escape_int = converters.escape_int
 
 
 class AbandonedError(Exception):
     """A command that must not be sent any more, because the task that wanted it has been cancelled."""
-
-
-@attrs.frozen
-class Shape:
-    """What the columns of a result are: parsed once, used for every result that begins with the same bytes."""
-
-    fields: list[Any]
-    description: tuple[tuple[Any, ...], ...] | None
-    converters: list[tuple[str | None, Callable[[Any], Any] | None]]
-    readers: list[Reader]
-
-
-def _read_datetime(value: bytes) -> Any:
-    text = value.decode("ascii")
-    try:
-        return dt.datetime.fromisoformat(text)
-    except ValueError:
-        return converters.convert_datetime(text)  # 0000-00-00 and its like stay text
-
-
-def _read_date(value: bytes) -> Any:
-    text = value.decode("ascii")
-    try:
-        return dt.date.fromisoformat(text)
-    except ValueError:
-        return converters.convert_date(text)
-
-
-_QUICK_READERS: dict[Any, Reader] = {
-    int: int,
-    float: float,
-    Decimal: lambda value: Decimal(value.decode("ascii")),
-    converters.convert_datetime: _read_datetime,
-    converters.convert_date: _read_date,
-}
-
-
-def _reader(encoding: str | None, converter: Callable[[Any], Any] | None) -> Reader:
-    """Fold PyMySQL's "decode, then convert" into one call."""
-    if encoding == "ascii" and converter in _QUICK_READERS:
-        return _QUICK_READERS[converter]
-    if encoding is None:
-        return converter or bytes
-    if converter is None:
-        return bytes.decode if encoding == "utf8" else lambda value: value.decode(encoding)
-    return lambda value: converter(value.decode(encoding))
-
-
-class Result(connections.MySQLResult):
-    """PyMySQL's result, whose rows arrive a bufferful at a time.
-
-    A buffered result is an unbuffered one that is read to its end. Whatever stops the reading half way, the
-    connection's ``_result`` is this object, and its ``unbuffered_active`` says that there is more to come.
-    """
-
-    # What PyMySQL's `__init__` sets, set once for all.
-    affected_rows: Any = None
-    insert_id: int | None = None
-    server_status: int | None = None
-    warning_count = 0
-    message: bytes | None = None
-    field_count = 0
-    fields: list[Any]
-    readers: list[Reader]
-    description: tuple[tuple[Any, ...], ...] | None = None
-    converters: list[tuple[str | None, Any]]
-    rows: tuple[tuple[Any, ...], ...] | None = None
-    has_next: int | None = None
-    unbuffered_active = False
-    thrown_away = False
-
-    def __init__(self, connection: Wire) -> None:
-        self.connection: Any = connection
-        self.most_received = connection._sock.received + connection.max_result_size
-        self.ready: collections.deque[tuple[Any, ...]] = collections.deque()  # rows an unbuffered result may hand out
-
-    def __del__(self) -> None:
-        """Do nothing. PyMySQL would read the rest from the socket, but here is no greenlet to wait in."""
-
-    def read(self) -> None:
-        """Read it whole. What PyMySQL calls where it wants no cursor."""
-        self.init_unbuffered_query()
-        self.read_all()
-
-    def read_all(self) -> None:
-        """Read and keep all rows, if there are any."""
-        if self.field_count:
-            wire = self.connection
-            while self.unbuffered_active:
-                self.fetch()
-                if wire._sock.received > self.most_received:
-                    raise wire.too_long("stream it with SSCursor")
-            self.rows = tuple(self.ready)
-            self.ready.clear()
-            self.affected_rows = len(self.rows)
-
-    def take_arrived(self) -> bool:
-        """Make ready the rows that have arrived; whether there were any, or there will be none."""
-        rows = self._arrived_rows()
-        self.ready += rows
-        return bool(rows) or not self.unbuffered_active
-
-    def fetch(self) -> None:
-        """Wait for at least one more row of an unbuffered result, or for its end."""
-        rows = self._arrived_rows()
-        if not rows and self.unbuffered_active:
-            packet = self.connection._read_packet()
-            if packet.is_eof_packet():
-                self._end(packet.get_all_data(), 1)
-            else:
-                rows.append(self._read_row_from_packet(packet))
-        self.ready += rows
-
-    def _finish_unbuffered_query(self) -> None:
-        self.throw_away()
-
-    def throw_away(self) -> None:
-        """Read to the end of an unbuffered result, keeping nothing."""
-        self.ready.clear()
-        self.thrown_away = True
-        while self.unbuffered_active:
-            self._skip_rows()
-            packet = self.connection._read_packet()
-            if packet.is_eof_packet():
-                self._end(packet.get_all_data(), 1)
-
-    def _read_rowdata_packet_unbuffered(self) -> tuple[Any, ...] | None:
-        if self.thrown_away:
-            raise err.ProgrammingError(
-                "the rest of this result is gone: a task was cancelled, or something else executed"
-            )
-        return self.ready.popleft() if self.ready else None
-
-    def _arrived_rows(self) -> list[tuple[Any, ...]]:
-        """Parse the row packets in the buffer, up to the result's end or anything that is not an ordinary row."""
-        wire = self.connection
-        sock = wire._sock
-        data, start, sequence = sock.data, sock.at, wire._next_seq_id
-        received = len(data)
-        readers = self.readers
-        rows: list[tuple[Any, ...]] = []
-        try:
-            while start + 4 < received:
-                (header,) = _header(data, start)
-                size = header & 0xFFFFFF
-                at = start + 4
-                end = at + size
-                if end > received or size == MAX_PACKET_LEN or header >> 24 != sequence:
-                    break
-                if data[at] > 253:
-                    if data[at] == 254 and size == 5:
-                        self._end(data, at + 1)
-                        start, sequence = end, sequence + 1
-                    break
-                row: list[Any] = []
-                for read in readers:
-                    size = data[at]
-                    at += 1
-                    if size > 250:
-                        if size == 251:
-                            row.append(None)
-                            continue
-                        width = _WIDTHS[size]
-                        size = int.from_bytes(data[at : at + width], "little")
-                        at += width
-                    stop = at + size
-                    row.append(read(data[at:stop]))
-                    at = stop
-                if at != end:
-                    break
-                rows.append(tuple(row))
-                start = end
-                sequence = (sequence + 1) & 0xFF
-        except Exception:  # noqa: BLE001, S110  that row stays in the buffer, so PyMySQL's code meets it, and raises
-            pass
-        sock.at, wire._next_seq_id = start, sequence & 0xFF
-        return rows
-
-    def _skip_rows(self) -> None:
-        """Drop the row packets in the buffer, up to the result's end or anything that is not an ordinary row."""
-        wire = self.connection
-        sock = wire._sock
-        data, start, sequence = sock.data, sock.at, wire._next_seq_id
-        received = len(data)
-        while start + 4 < received:
-            (header,) = _header(data, start)
-            end = start + 4 + (header & 0xFFFFFF)
-            if end > received or data[start + 4] > 253 or header >> 24 != sequence:
-                break
-            start, sequence = end, (sequence + 1) & 0xFF
-        sock.at, wire._next_seq_id = start, sequence
-
-    def _end(self, data: bytes, at: int) -> None:
-        """Take in what the EOF packet behind the last row says."""
-        self.warning_count, self.server_status = _eof(data, at)
-        self.has_next = self.server_status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS
-        self.connection.take_status(self.server_status)  # PyMySQL does not: a SELECT may have begun a transaction
-        self.unbuffered_active = False
-        self.connection = None
-
-    def init_unbuffered_query(self) -> None:
-        """Read what comes before the rows, or all of a reply that has none."""
-        wire = self.connection
-        head = wire.peek_head()
-        shape = wire.shapes.get(head)
-        if shape is None or head[3] != wire._next_seq_id:
-            super().init_unbuffered_query()
-            if self.unbuffered_active:
-                self.readers = [_reader(encoding, converter) for encoding, converter in self.converters]
-                wire.remember(head, Shape(self.fields, self.description, self.converters, self.readers))
-            return
-        wire.skip_head(head, len(shape.readers) + 2)
-        self.fields, self.description = shape.fields, shape.description
-        self.converters, self.readers = shape.converters, shape.readers
-        self.field_count = len(shape.readers)
-        self.affected_rows = NOT_COUNTED
-        self.unbuffered_active = True
-
-    def _get_descriptions(self) -> None:
-        if self.field_count > MAX_COLUMNS:
-            raise malformed(f"a result of {self.field_count} columns")
-        super()._get_descriptions()
-
-    def _read_load_local_packet(self, first_packet: MysqlPacket) -> None:
-        wire = self.connection
-        if not wire._local_infile:
-            wire._force_close()
-            text = "The server asked for a file, which local_infile does not allow"
-            raise err.OperationalError(CR_LOAD_DATA_LOCAL_INFILE_REJECTED, text)
-        if not wire._sock.may_wait:
-            raise NotHereError
-        filename = LoadLocalPacketWrapper(first_packet).filename
-        failure = wire.send_file(filename)
-        wire.write_packet(b"")  # the file's end
-        packet = wire._read_packet()
-        if not packet.is_ok_packet():
-            raise err.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "Commands Out of Sync")
-        self._read_ok_packet(packet)
-        if failure is not None:
-            wire.end_reply(self.server_status)
-            raise err.OperationalError(ER.FILE_NOT_FOUND, f"Can't open file {filename!r}: {failure}") from failure
 
 
 class Wire(connections.Connection):
@@ -342,7 +62,7 @@ class Wire(connections.Connection):
         super().__init__(**arguments, defer_connect=True)
         self.server_status = 0
         self.shapes: dict[bytes, Shape] = {}
-        self.last_head = b""  # of `shapes`, what is to be expected next
+        self.expected: Shape | None = None  # of `shapes`, what the last result had
         self.address: tuple[str, int] | None = None  # where to connect, if that is not for `host` to say
         self.max_result_size = MAX_RESULT_SIZE
         self.killers = trio.CapacityLimiter(1)  # shared by all copies: connections open only to send KILL QUERY
@@ -358,8 +78,7 @@ class Wire(connections.Connection):
         twin = copy.copy(self)
         twin._sock = twin._rfile = twin._result = None
         twin.encoders, twin.decoders = dict(self.encoders), dict(self.decoders)
-        twin.shapes = {}
-        twin.last_head = b""
+        twin.shapes, twin.expected = {}, None
         twin._reply_pending = twin._status_unknown = twin._sending_file = False
         twin.forbidden = twin.moved = twin.used = False
         return twin
@@ -432,7 +151,7 @@ class Wire(connections.Connection):
     def _read_piece(self) -> bytes:
         """Read one packet, which is all of a payload unless it has the greatest length a packet may have."""
         sock = self.need(4)
-        (header,) = _header(sock.data, sock.at)
+        (header,) = header_at(sock.data, sock.at)
         size, sequence = header & 0xFFFFFF, header >> 24
         if sequence != self._next_seq_id:
             self._force_close()
@@ -476,37 +195,28 @@ class Wire(connections.Connection):
         one of the packets is an error.
         """
         sock = self.need(5)
-        head = self.last_head
-        if head and sock.data.startswith(head, sock.at):
-            return head
-        count = sock.data[sock.at + 4]
-        if not (0 < count < 251 and sock.data.startswith(b"\1\0\0", sock.at)):
+        data, at = sock.data, sock.at
+        columns = data[at + 4]
+        if not (0 < columns < 251 and data.startswith(b"\1\0\0", at)):
             return b""
         size = 5
-        for _ in range(count + 1):  # the columns, and an EOF packet
-            sock = self.need(size + 5)
-            (header,) = _header(sock.data, sock.at + size)
-            failed = sock.data[sock.at + size + 4] == 0xFF
+        for _ in range(columns + 1):  # and an EOF packet
+            if len(data) < at + size + 5:
+                sock = self.need(size + 5)
+                data, at = sock.data, sock.at
+            (header,) = header_at(data, at + size)
+            failed = data[at + size + 4] == 0xFF
             size += 4 + (header & 0xFFFFFF)
             if failed:
                 break
         sock = self.need(size)
         return sock.data[sock.at : sock.at + size - 4]
 
-    def skip_head(self, head: bytes, packets: int) -> None:
-        """Take as read what `peek_head` has returned, and the four bytes behind it."""
-        size = len(head) + 4
-        self.need(size).at += size
-        self._next_seq_id = (self._next_seq_id + packets) & 0xFF
-        self.last_head = head
-
-    def remember(self, head: bytes, shape: Shape) -> None:
-        """Keep `shape` for the next result that begins with `head`."""
-        if 0 < len(head) <= MAX_HEAD:
-            if len(self.shapes) >= MAX_SHAPES:
-                self.shapes.clear()
-            self.shapes[head] = shape
-            self.last_head = head
+    def remember(self, shape: Shape) -> None:
+        """Keep `shape` for the next result that begins with the same bytes."""
+        if len(self.shapes) >= MAX_SHAPES:
+            self.shapes.clear()
+        self.shapes[shape.head] = self.expected = shape
 
     def has_packet(self) -> bool:
         """Whether the next packet has arrived whole."""
@@ -521,31 +231,37 @@ class Wire(connections.Connection):
             self.used = True
 
     def _read_query_result(self, unbuffered: bool = False) -> int:
-        self._begin_result()
+        self._reply_pending = True
         return self.finish_result(unbuffered)
-
-    def _begin_result(self) -> None:
-        self._result = result = Result(self)
-        result.init_unbuffered_query()
-        self._reply_pending = False  # from here on the result itself knows what is still to come
 
     def finish_result(self, unbuffered: bool) -> int:
         """Read what is left to read of the reply to a query; return how many rows were returned or changed."""
         if self._reply_pending:
-            self._begin_result()
+            self._result = Result()
+            self._result.begin(self)
         result = self._result
-        if not unbuffered:
+        if result.unbuffered_active and not unbuffered:
             result.read_all()
-        if result.server_status is not None:
-            self.take_status(result.server_status)
         self._affected_rows: int = result.affected_rows
         return self._affected_rows
 
     def escape(self, obj: object, mapping: Any = None) -> str:
-        """Turn a value into SQL text. That of a number in three steps less than PyMySQL."""
-        if mapping is None and self.encoders.get(type(obj)) is converters.escape_int:
+        """Turn a value into SQL text. Those that are most frequent, in fewer steps than PyMySQL."""
+        if type(obj) is str:
+            return f"'{self._escape_string(obj)}'"
+        if mapping is None and self.encoders.get(type(obj)) is _escape_int:
             return str(obj)
         return str(super().escape(obj, mapping))
+
+    def bind(self, query: str, args: Sequence[Any]) -> str:
+        """Put `args` into a query, as PyMySQL's cursors do, in fewer steps."""
+        texts = []
+        for arg in args:
+            texts.append(self.escape(arg))  # noqa: PERF401  a comprehension is a call, and there are few arguments
+        try:
+            return query % tuple(texts)
+        except TypeError as exc:
+            raise err.ProgrammingError(str(exc)) from exc
 
     # A query outside the greenlet, for `Connection.exchange`
 
@@ -557,26 +273,25 @@ class Wire(connections.Connection):
         self._result = None
         self._next_seq_id = 1
         self._reply_pending = self.used = True
-        return _command(len(sql) + 1, COMMAND.COM_QUERY) + sql
+        return _command(len(sql) + 1, _COM_QUERY) + sql
 
     def take_result(self, unbuffered: bool) -> bool:
         """Read the reply to a query if it is here; whether it was. The rest is left to `finish_result`."""
         sock = self._sock
         at = sock.at
         sock.may_wait = False
+        self._result = result = Result()
         try:
-            self._begin_result()
+            result.begin(self)
+            if result.unbuffered_active and not unbuffered:
+                result.read_all()
         except NotHereError:
-            sock.at, self._next_seq_id, self._result = at, 1, None
+            if self._reply_pending:
+                sock.at, self._next_seq_id, self._result = at, 1, None
             return False
         finally:
             sock.may_wait = True
-        result = self._result
-        if result.unbuffered_active and not unbuffered:
-            result.take_arrived()
-            if result.unbuffered_active:
-                return False
-        self.finish_result(unbuffered)
+        self._affected_rows = result.affected_rows
         return True
 
     def _read_ok_packet(self) -> OKPacketWrapper:
@@ -585,12 +300,8 @@ class Wire(connections.Connection):
         return ok
 
     def end_reply(self, status: int) -> None:
-        """Note that a command has been answered in full."""
+        """Note that a command has been answered in full, and believe the status flags of the answer."""
         self._reply_pending = False
-        self.take_status(status)
-
-    def take_status(self, status: int) -> None:
-        """Believe the status flags the server has just sent."""
         self.server_status = status
         self._status_unknown = False
 
@@ -604,7 +315,7 @@ class Wire(connections.Connection):
         super().set_character_set(charset, collation)
         self._reply_pending = False
         self.shapes.clear()
-        self.last_head = b""
+        self.expected = None
         self.moved = True
 
     def select_db(self, db: str | bytes) -> None:
@@ -637,12 +348,6 @@ class Wire(connections.Connection):
         return self._result is not None and self._result.unbuffered_active
 
     @property
-    def behind(self) -> bool:
-        """Whether something is to be read before the next command, and not by it."""
-        result = self._result
-        return self._reply_pending or (result is not None and bool(result.unbuffered_active))
-
-    @property
     def unread(self) -> bool:
         """Whether the server has more to say about the last command."""
         result = self._result
@@ -652,17 +357,6 @@ class Wire(connections.Connection):
     def mid_sentence(self) -> bool:
         """Whether the server is in the middle of receiving something, and would take all else for the rest of it."""
         return self._sending_file or (self._sock is not None and self._sock.sending)
-
-    def is_clean(self) -> bool:
-        """Whether nothing is left to read or to undo."""
-        return (
-            self._sock is not None
-            and not self.unread
-            and not self._status_unknown
-            and self.server_status & WATCHED == self.home_status
-            and not self.moved
-            and self._sock.is_quiet()
-        )
 
     # -- Putting it in order ------------------------------------------------------------------------------------
 

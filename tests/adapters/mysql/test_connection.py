@@ -345,6 +345,66 @@ async def test_a_value_that_does_not_convert_costs_one_result(server: MariaDBSer
             assert await cursor.fetchone() == (701,)
 
 
+@pytest.mark.parametrize("cursor_class", [Cursor, DictCursor, SSCursor])
+async def test_many_rows_are_those_of_pymysql(
+    server: MariaDBServer, connection: Connection, cursor_class: type[Any]
+) -> None:
+    """Read column by column: NULLs anywhere, values of every length, and results of one column."""
+    queries = [
+        "SELECT seq, IF(seq % 3, NULL, CONCAT('n', seq)), REPEAT('x', seq), NOW() - INTERVAL seq DAY FROM seq_1_to_600",
+        "SELECT CAST(seq AS DECIMAL(9,2)), 'always' FROM seq_1_to_600",
+        "SELECT IF(seq % 2, NULL, seq) FROM seq_1_to_9000",
+    ]
+    kinds = {Cursor: pymysql.cursors.Cursor, DictCursor: pymysql.cursors.DictCursor, SSCursor: pymysql.cursors.SSCursor}
+    arguments = {"host": server.host, "port": server.port, "user": "respool", "database": "test"}
+    with pymysql.connect(**arguments, cursorclass=kinds[cursor_class]) as peer, peer.cursor() as theirs:
+        now = "SET timestamp = 1709251199"
+        theirs.execute(now)
+        await connection.execute(now)
+        async with connection.cursor(cursor_class) as ours:
+            for query in queries:
+                theirs.execute(query)
+                await ours.execute(query)
+                assert list(await ours.fetchall()) == list(theirs.fetchall())
+
+
+async def test_a_statement_without_rows_says_what_pymysqls_says(server: MariaDBServer, connection: Connection) -> None:
+    """Numbers of every length in the packet that answers it; the text of an UPDATE; warnings; errors."""
+    statements: list[tuple[str, Any]] = [
+        ("SET sql_mode = ''", None),
+        ("CREATE TEMPORARY TABLE t (id BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, a INT, b VARCHAR(3))", None),
+        ("INSERT INTO t (a, b) VALUES (%s, %s)", (1, "too long")),
+        ("INSERT INTO t (id) VALUES (%s)", [70_000]),
+        ("INSERT INTO t (id) VALUES (%s)", [2**24]),
+        ("INSERT INTO t (id) VALUES (%s)", (2**63,)),
+        ("INSERT INTO t (a) SELECT seq FROM seq_1_to_300", None),
+        ("UPDATE t SET a = a + %s", (1,)),
+        ("UPDATE t SET a = %(a)s", {"a": 7}),
+        ("INSERT INTO t (id) VALUES (%s)", (1,)),
+        ("UPDATE t SET a = %s", (1, 2)),
+        ("DELETE FROM t", None),
+    ]
+    names = ("rowcount", "lastrowid", "warning_count", "description")
+    with pymysql.connect(host=server.host, port=server.port, user="respool", database="test") as peer:
+        for statement, args in statements:
+            with peer.cursor() as theirs:
+                async with connection.cursor() as ours:
+                    expected = met = None
+                    try:
+                        theirs.execute(statement, args)
+                    except pymysql.MySQLError as exc:
+                        expected = repr(exc)
+                    try:
+                        await ours.execute(statement, args)
+                    except pymysql.MySQLError as exc:
+                        met = repr(exc)
+                    assert met == expected
+                    said = [getattr(ours, name) for name in names]
+                    assert said == [getattr(theirs, name, None) for name in names], statement
+            if expected is None:
+                assert (connection.insert_id(), connection.affected_rows()) == (peer.insert_id(), peer.affected_rows())
+
+
 async def test_converters_and_encoders_see_the_tasks_context(server: MariaDBServer) -> None:
     """A context variable set in the task is seen by code that runs inside the driver, at every command."""
     unit: contextvars.ContextVar[int] = contextvars.ContextVar("unit")
