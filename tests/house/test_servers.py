@@ -67,6 +67,17 @@ def test_starting_does_not_connect_to_the_port(server: Server) -> None:
             server._is_ready()
 
 
+def test_nginx_has_started_when_its_worker_has() -> None:
+    """The port accepts before: by the kernel, on behalf of a worker to come."""
+    with NginxServer() as server:
+        (worker,) = _children()[server.process_id]
+        os.kill(worker, signal.SIGSTOP)
+        with pytest.raises(TimeoutError):
+            server._is_ready()
+        os.kill(worker, signal.SIGCONT)
+        server._wait_until_ready(20)
+
+
 def test_pause_is_a_black_hole_until_resume(server: Server) -> None:
     """A paused server accepts and says nothing; it can be stopped all the same."""
     server.pause()

@@ -77,8 +77,10 @@ class NginxServer(Server):
     def _is_ready(self) -> bool:
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(1)
-            client.connect(str(self.directory / "socket"))  # which it listens on last
-        return True
+            client.connect(str(self.directory / "socket"))
+            # It listens before it has a worker, which must be there: a kill in the middle of its birth might miss it.
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return client.recv(1) == b"H"
 
     def start(self, *, timeout: float = 20.0) -> Self:
         """Start, and wait until it serves."""
