@@ -220,7 +220,7 @@ class ResponseParser:
             fields = {name: b",".join(value for other, value in found if other == name) for name in fields}
         length = fields.get(b"content-length")
         coding = fields.get(b"transfer-encoding")
-        if coding is not None and coding.rstrip(b" \t") != b"chunked":
+        if coding is not None and coding.rstrip(b" ") != b"chunked":
             raise ProtocolError("the response has a transfer coding other than 'chunked', which nobody asked for")
         self._read_options(head, fields)
         if status == 101 or (self._method == b"CONNECT" and status < 300):

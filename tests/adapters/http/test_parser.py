@@ -100,6 +100,11 @@ def test_the_connection_lives_on_only_if_both_sides_say_so(version: bytes, conne
     assert parser.close is close
 
 
+def test_blanks_around_a_coding_are_none_of_it() -> None:
+    parser = parse(OK + b"Transfer-Encoding: \tchunked \r\n\r\n0\r\n\r\n")
+    assert parser.complete
+
+
 def test_chunks_are_not_for_http_1_0() -> None:
     """RFC 9112, 6.1: somebody on the way may not have understood them. Read, but not trusted any further."""
     parser = parse(b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
@@ -197,6 +202,7 @@ def test_a_strange_header_line(lines: bytes) -> None:
         b"Transfer-Encoding: xchunked\r\n",
         b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
         b"Transfer-Encoding: \x0bchunked\r\n",
+        b"Transfer-Encoding: chunked\t\r\n",  # which llhttp does not take for chunks
     ],
 )
 def test_framing_two_readers_could_read_differently(lines: bytes) -> None:

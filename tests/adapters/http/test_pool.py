@@ -58,6 +58,26 @@ async def test_a_body_unread(pool: HTTPPool, nursery: trio.Nursery) -> None:
         assert [piece async for piece in response] == [b"ok"]
 
 
+async def test_a_body_that_the_server_cuts_short_is_let_go_with_the_block(
+    pool: HTTPPool, nursery: trio.Nursery
+) -> None:
+    """The caller's generator runs its ``finally`` then, not when garbage is collected."""
+    ended = False
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal ended
+        try:
+            while True:
+                yield b"x"
+        finally:
+            ended = True
+
+    url = await serve(nursery, always(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n"))
+    response = await pool.request("POST", url, body=endless())
+    assert response.status_code == 413
+    assert ended
+
+
 async def test_the_connection_itself(pool: HTTPPool, nursery: trio.Nursery) -> None:
     url = await serve(nursery, always(OK))
     for origin in (url, Origin.parse(url)):
