@@ -417,7 +417,10 @@ class Result:
             else map(read, values[i :: len(columns)])
             for i, read in enumerate(self.readers)
         ]
-        return list(zip(*read_columns, strict=True)), start, expected
+        rows = list(zip(*read_columns, strict=True))
+        if len(rows) * len(columns) != len(values):
+            raise RuntimeError("a converter raised StopIteration, which map takes for the end of the only column")
+        return rows, start, expected
 
     def _skip_rows(self) -> None:
         """Drop the row packets in the buffer, up to the result's end or anything that is not an ordinary row."""

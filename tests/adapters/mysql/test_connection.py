@@ -405,6 +405,18 @@ async def test_a_statement_without_rows_says_what_pymysqls_says(server: MariaDBS
                 assert (connection.insert_id(), connection.affected_rows()) == (peer.insert_id(), peer.affected_rows())
 
 
+async def test_a_converter_that_raises_stop_iteration_ends_no_result(server: MariaDBServer) -> None:
+    """It is an error like any other, also where rows are read by column."""
+
+    def picky(text: str) -> int:
+        return next(number for number in [int(text)] if number != 301)
+
+    conv = {**pymysql.converters.conversions, FIELD_TYPE.LONGLONG: picky}
+    async with await connect(server.url, conv=conv) as connection:
+        with pytest.raises(RuntimeError, match="StopIteration"):
+            await connection.execute("SELECT seq FROM seq_1_to_1000")
+
+
 async def test_converters_and_encoders_see_the_tasks_context(server: MariaDBServer) -> None:
     """A context variable set in the task is seen by code that runs inside the driver, at every command."""
     unit: contextvars.ContextVar[int] = contextvars.ContextVar("unit")
