@@ -19,6 +19,7 @@ from redis.exceptions import ConnectionError
 
 __all__ = ["Feed"]
 
+_LF = 0x0A
 _ROOM = 8  # bytes for an element
 _MAX_PUSHED = 999  # elements of a push message; Redis sends four at most
 
@@ -36,7 +37,7 @@ _ANY_CLAIM = re.compile(rb"[*~|>](?:\d{4}|\d{0,3}\r?\Z)")
 class Feed:
     """What has arrived and `parser` has not been given yet, because of what looks like a header in it."""
 
-    __slots__ = ("_at", "_claims", "_data", "_max_reply_size", "_parser", "_value", "pending")
+    __slots__ = ("_at", "_claims", "_data", "_max_reply_size", "_parser", "_value", "last", "pending")
 
     def __init__(self, parser: hiredis.Reader, max_reply_size: int) -> None:
         self._parser = parser
@@ -45,6 +46,8 @@ class Feed:
         self._at = 0  # where what has not been given begins
         self._claims: deque[int] | None = None  # where in `_data` something looks like a header, once it matters
         self._value = 0  # bytes still to come of a long value, which nothing is looked for in
+        self.last = _LF
+        """The last byte that the parser was given."""
         self.pending = False
         """Whether whatever arrives next has to go this way too."""
 
@@ -52,6 +55,7 @@ class Feed:
         """Take what has arrived."""
         if not self.pending and len(data) <= _SMALL and not _ANY_CLAIM.search(data):
             self._parser.feed(data)
+            self.last = data[-1]
             return
         self._data = self._data[self._at :] + data
         self._at = 0
@@ -90,6 +94,7 @@ class Feed:
         else:
             end = self._next_claim()
         self._parser.feed(data, at, end - at)
+        self.last = data[end - 1]
         self._at = end
         if end == len(data):
             self._data, self._at = b"", 0
@@ -99,8 +104,7 @@ class Feed:
     def _check(self, header: re.Match[bytes], since_reply: int) -> int:
         kind, count = header[1], int(header[2])
         # A line may begin like a header, `+>1234`: hiredis has read its first byte, and seems to have read everything.
-        within_line = header.start() and header.string[header.start() - 1] != 0x0A
-        if kind == b">" and count > _MAX_PUSHED and not within_line:
+        if kind == b">" and count > _MAX_PUSHED and self.last == _LF:
             raise ConnectionError(f"the server does not speak Redis: a push message of {count} elements")
         if since_reply + count * _ROOM > self._max_reply_size:
             raise ConnectionError(f"a reply is longer than max_reply_size ({self._max_reply_size} bytes)")

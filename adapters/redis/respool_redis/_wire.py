@@ -444,6 +444,7 @@ class Wire:
             self._feed.add(received)
         else:
             self._parser.feed(received)
+            self._feed.last = received[-1]
         return len(received)
 
     def _feed_on(self) -> bool:

@@ -82,6 +82,7 @@ cuts = st.lists(st.integers(0, 1 << 30), max_size=8)
 @example(data=b"*1000\r\n" + b":1\r\n" * 1000 + b"+OK\r\n", cuts=[3, 4, 10])
 @example(data=b"*2\r\n$20000\r\n" + b">1000000\r\n" * 2000 + b"\r\n$20000\r\n" + b"*9999999\r\n" * 2000, cuts=[])
 @example(data=b"+>12345\r\n:1\r\n", cuts=[])
+@example(data=b"+>12345\r\n:1\r\n", cuts=[1])
 @example(data=b"*2\r\n+$99999\r\n:1\r\n" * 3, cuts=[5, 6, 7])
 def test_everything_is_read(data: bytes, cuts: list[int]) -> None:
     """Wherever it is cut, and even if values look like headers."""
