@@ -11,7 +11,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 import attrs
 
-__all__ = ["Origin", "Proxy", "split_url"]
+__all__ = ["MAX_REMEMBERED", "Origin", "Proxy", "split_url"]
+
+MAX_REMEMBERED = 1024  # characters of a URL, or target: a thousand of the longest would fill many megabytes
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _VISIBLE = re.compile(r"[!-~\x80-\U0010ffff]+")
@@ -54,12 +56,15 @@ class Origin(NamedTuple):
         return f"{self.scheme}://{self.authority}"
 
 
-@functools.lru_cache(maxsize=1024)
 def split_url(url: str) -> tuple[Origin, str]:
     """An absolute ``http`` or ``https`` URL as its origin and its target (path and query).
 
     Raises `ValueError`. URLs with credentials are refused: they would travel in plain sight through logs.
     """
+    return _remembered_split(url) if len(url) <= MAX_REMEMBERED else _checked_split(url)
+
+
+def _checked_split(url: str) -> tuple[Origin, str]:
     if not _VISIBLE.fullmatch(url):
         raise ValueError("the URL must not be empty, nor hold spaces or control characters: percent-encode them")
     parts = _split(url)
@@ -72,6 +77,9 @@ def split_url(url: str) -> tuple[Origin, str]:
     if parts.query or url.partition("#")[0].endswith("?"):
         target = f"{target}?{parts.query}"
     return Origin(parts.scheme, _checked_host(parts.hostname), port), target
+
+
+_remembered_split = functools.lru_cache(maxsize=1024)(_checked_split)
 
 
 def _split(url: str) -> SplitResult:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterable, Iterable, Mapping
 from typing import NamedTuple, TypeAlias
 
 from ._errors import InvalidRequest
+from ._origin import MAX_REMEMBERED
 
 __all__ = ["Body", "HeaderInput", "RequestHead", "write_head"]
 
@@ -50,7 +51,7 @@ def write_head(method: str, target: str, host: bytes, headers: HeaderInput, body
     Raises:
       InvalidRequest: naming the part that cannot be sent, never quoting a header's value.
     """
-    if headers is None and body_length == 0:
+    if headers is None and body_length == 0 and len(target) <= MAX_REMEMBERED:
         return _bare_head(method, target, host)
     return _write_fields(method, target, host, headers, body_length)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from respool_http import HeaderInput, InvalidRequest
+from respool_http._origin import split_url
 from respool_http._request import write_head
 
 
@@ -17,6 +19,18 @@ def wire(method: str = "GET", target: str = "/", headers: HeaderInput = None, le
 
 def test_a_plain_get_is_three_lines() -> None:
     assert wire(target="/a?b=c") == b"GET /a?b=c HTTP/1.1\r\nHost: example.com\r\n\r\n"
+
+
+def test_long_urls_are_not_remembered() -> None:
+    """A thousand of them, such as a stranger may send through a proxy, would fill the memory."""
+    tracemalloc.start()
+    try:
+        for i in range(400):
+            _, target = split_url(f"http://example.com/{'x' * 50_000}{i}")
+            assert wire(target=target).count(b"x") > 50_000
+        assert tracemalloc.get_traced_memory()[0] < 400 * 50_000  # urllib.parse itself remembers 128 of them
+    finally:
+        tracemalloc.stop()
 
 
 def test_header_fields_keep_their_order_case_and_repetitions() -> None:
