@@ -68,11 +68,12 @@ class SocketWatch:
 
     def interrupt(self) -> None:
         """Make whoever waits for the socket, to read it or to write to it, leave with `trio.ClosedResourceError`."""
-        self._interruptions += 1
-        trio.lowlevel.notify_closing(self._fd)
+        if self._poll is not _closed:  # or the number may be another socket's by now
+            self._interruptions += 1
+            trio.lowlevel.notify_closing(self._fd)
 
     def close(self) -> None:
-        """Interrupt, and watch no more. Call it before the socket is closed, and once: its number may become another's.
+        """Interrupt, and watch no more. Call it before the socket is closed; to call it again does nothing.
 
         From then on the socket counts as readable, because reading it will say that it is closed.
         """

@@ -382,6 +382,7 @@ ADAPTERS: dict[str, Callable[[str], object]] = {
 }
 UNESCAPED = ["{}", "a/{}", "1/{}", "a#{}", "1#{}", "a?{}", "1?{}", "a@{}", "{}/b", "{}#b", "{}?b", "{}@b", "a:{}"]
 UNESCAPED += ["{}%zz", "{} b", 'a"{}%zz', "{}]b", "[{}"]
+UNESCAPED += ["a@b/{}", "a@b?{}", "a@b?{}=c", "a@{}?b", "a@1/{}", "a@b/{}=c?d"]
 FORMS = ["{scheme}://u:{password}@h.test:99/1", "{scheme}://:{password}@h.test/1", "{scheme}://u:{password}@h.test:x/1"]
 FORMS += ["{scheme}:/u:{password}@h.test", "//u:{password}@h.test", "u:{password}@h.test:99"]
 FORMS += ["{scheme}://h.test/1?password={password}", "{scheme}://h.test/1?colour={password}", "host=h {password}"]

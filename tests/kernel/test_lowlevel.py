@@ -145,11 +145,16 @@ async def test_a_closed_socket_is_readable(ends: tuple[socket.socket, socket.soc
     watch.close()
     ours.close()
     os.dup2(stranger.fileno(), number)
-    with stranger, silent, socket.socket(fileno=number):
+    with stranger, silent, socket.socket(fileno=number) as theirs_now:
         for _ in range(20):
             with assert_checkpoints():
                 await watch.wait_readable()
             assert watch.is_readable()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.lowlevel.wait_readable, theirs_now)
+            await wait_all_tasks_blocked()
+            watch.close()
+            silent.send(b"x")
 
 
 async def test_cancelled_anywhere_it_can_be_used_again(ends: tuple[socket.socket, socket.socket]) -> None:

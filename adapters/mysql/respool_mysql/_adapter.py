@@ -49,9 +49,13 @@ class MySQLAdapter(Adapter[Connection]):
         max_result_size: int = MAX_RESULT_SIZE,
         **arguments: Unpack[Arguments],
     ) -> None:
+        if not isinstance(url, str):
+            raise TypeError(f"the URL must be a str, not {type(url).__name__}: is an environment variable missing?")
         merged: Any = {**from_url(url), **arguments} if url else arguments
         reset_session = merged.pop("reset_session", reset_session)
         max_result_size = merged.pop("max_result_size", max_result_size)
+        if max_result_size < 1:
+            raise ValueError(f"max_result_size must be a number of bytes >= 1, not {max_result_size}")
         if "charset" in merged and charset_by_name(merged["charset"]) is None:
             raise ValueError("PyMySQL does not know that charset")
         self.__attrs_init__(reset_session=reset_session, template=Wire(**merged))

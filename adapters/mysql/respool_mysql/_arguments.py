@@ -87,7 +87,7 @@ def from_url(url: str) -> dict[str, Any]:
         port = parts.port
     except ValueError:
         raise ValueError(f"the URL's host or port cannot be read; {_ESCAPES}") from None
-    if "@" in url and "@" not in parts.netloc:  # the password would become part of a name, which logs tell
+    if "@" in url.replace(parts.netloc, "", 1):  # the password would become part of a name, which logs tell
         raise ValueError(f"the URL has an @ behind its host; {_ESCAPES}, and elsewhere @ as %40")
     if "#" in url:
         raise ValueError("the URL has a # in it, and what is behind it would not be read; write # as %23")

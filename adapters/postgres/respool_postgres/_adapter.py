@@ -16,6 +16,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, timeout_from_conninfo
 from psycopg.rows import Row, TupleRow
 
+import respool
 from respool.abc import Adapter, Verdict
 
 from ._addresses import check_places, effective, without_secrets
@@ -127,6 +128,12 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
         max_result_size: int = MAX_RESULT_SIZE,
         **options: Any,
     ) -> None:
+        if not isinstance(conninfo, str):
+            raise TypeError(
+                f"the URL must be a str, not {type(conninfo).__name__}: is an environment variable missing?"
+            )
+        if max_result_size < 1:
+            raise ValueError(f"max_result_size must be a number of bytes >= 1, not {max_result_size}")
         _check_callable("password", password, or_str=True)
         _check_callable("configure", configure)
         _check_callable("reset_session", reset_session, or_str=True)
@@ -227,7 +234,7 @@ class PostgresAdapter(Adapter[Connection[Row]], Generic[Row]):
 
     def verdict(self, error: BaseException) -> Verdict:
         """By SQLSTATE. The server names none when it refuses a connection: then by its (English) message."""
-        if isinstance(error, _NotAwaitable):
+        if isinstance(error, NotAwaitable):
             return Verdict.DISCARD | Verdict.PERMANENT
         if not isinstance(error, e.Error):
             return Verdict.KEEP
@@ -264,7 +271,8 @@ def _parameters(conninfo: str, options: dict[str, ConnParam]) -> dict[str, str]:
     """Every connection parameter in effect."""
     names = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
     if unknown := sorted(options.keys() - names):
-        raise TypeError(f"neither psycopg nor libpq has an option {', '.join(map(repr, unknown))}")
+        hint = "; the pool's options are for open_pool" if set(unknown) & set(respool.Options.__annotations__) else ""
+        raise TypeError(f"neither psycopg nor libpq has an option {', '.join(map(repr, unknown))}{hint}")
     try:
         given = conninfo_to_dict(conninfo, **options)
         timeout_from_conninfo(given)
@@ -290,15 +298,13 @@ def _check_callable(name: str, given: object, *, or_str: bool = False) -> None:
     raise TypeError(f"{name} must be a {'str or a ' if or_str else ''}function, not {type(given).__name__}")
 
 
-class _NotAwaitable(TypeError):
+class NotAwaitable(TypeError):
     """A function that is to be awaited is not an async one. No retry mends that."""
 
 
 def _awaitable(returned: Awaitable[None], name: str) -> Awaitable[None]:
     if not inspect.isawaitable(returned):
-        raise _NotAwaitable(
-            f"{name} must be an async function; it returned {type(returned).__name__}, not an awaitable"
-        )
+        raise NotAwaitable(f"{name} must be an async function; it returned {type(returned).__name__}, not an awaitable")
     return returned
 
 

@@ -25,7 +25,7 @@ _ROUTING = ("host", "hostaddr", "port", "target_session_attrs", "load_balance_ho
 _BUILT_IN = {option.keyword.decode(): (option.compiled or b"").decode() for option in pq.Conninfo.get_defaults()}
 """What libpq assumes if neither it nor the environment nor a service file is told anything."""
 _UNKNOWN_OPTION = re.compile(r'invalid (?:URI query parameter:|connection option) "(\w+)"')
-_SPILT = re.compile(r"postgres(ql)?://[^@/]*/[^?]*@")
+_SPILT = re.compile(r"postgres(ql)?://[^/?]*/[^?]*@")
 _ESCAPES = "in a user name or password write / as %2F, @ as %40"
 
 

@@ -75,7 +75,7 @@ class Settings:
     socket_keepalive: bool = attrs.field(default=True, converter=_flag)
     socket_keepalive_options: Mapping[int, int | bytes] = attrs.field(factory=get_default_socket_keepalive_options)
     socket_read_size: int = 65536
-    max_reply_size: int = attrs.field(default=1 << 30, converter=int)
+    max_reply_size: int = attrs.field(default=1 << 30, converter=int, validator=attrs.validators.ge(1))
     """Bytes one reply may have. redis-py has no such limit; Redis itself has one, of 512 MiB for a value."""
     tls: RedisSSLContext | None = attrs.field(default=None, repr=False, eq=False)
     driver_info: DriverInfo | None = attrs.field(factory=lambda: resolve_driver_info(SENTINEL), repr=False, eq=False)
@@ -92,6 +92,8 @@ class Settings:
           ValueError: the URL is not a Redis URL, or a value in it cannot be used.
           TypeError: an argument that is not known, or belongs to the pool.
         """
+        if not isinstance(url, str):
+            raise TypeError(f"the URL must be a str, not {type(url).__name__}: is an environment variable missing?")
         if url.startswith("redis+unix:"):
             url = url.removeprefix("redis+")
         _check(url)
@@ -166,7 +168,7 @@ def _check(url: str) -> None:
         raise ValueError(f"the URL's host or port cannot be read; {_ESCAPES}") from None
     if "://" not in url:
         raise ValueError("a URL such as redis://user@host:6379/0 is needed")
-    if "@" in url and "@" not in parts.netloc:
+    if "@" in url.replace(parts.netloc, "", 1):
         raise ValueError(f"the URL has an @ behind its host; {_ESCAPES}, and elsewhere @ as %40")
     if "#" in url:
         raise ValueError("the URL has a # in it, and what is behind it would not be read; write # as %23")
@@ -181,5 +183,7 @@ def _unknown(name: str) -> str:
         return f"{name} is not a connection's setting: give the pool {_POOL_OPTIONS[name]}=... instead"
     if name in _TRIO_OPTIONS:
         return f"{name} is not supported: use {_TRIO_OPTIONS[name]}"
+    if name in respool.Options.__annotations__:
+        return f"{name} is the pool's: give it to open_pool or open_redis"
     near = difflib.get_close_matches(name, [*respool.Options.__annotations__, *sorted(_FIELDS)], n=1, cutoff=0.8)
     return f"unknown Redis setting {name!r}" + (f"; did you mean {near[0]!r}?" if near else "")
