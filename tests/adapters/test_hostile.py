@@ -223,6 +223,7 @@ MYSQL_REPLIES = {
     "a truncated OK": (says(packets(b"\x00\x01")), "Malformed packet|Lost connection"),
     "a truncated error": (says(packets(b"\xff")), "Malformed packet"),
     "a truncated column": (says(packets(b"\x01", b"\x03de")), "Malformed packet|Lost connection"),
+    "more columns than were told": (says(packets(*HEAD[:-1], HEAD[1])), "Malformed packet: .*expecting EOF"),
     "packets out of order": (says(packets(scripted.OK, first=9)), "sequence number wrong"),
     "a file that nobody offered": (says(packets(b"\xfb/etc/hostname")), "LOAD_LOCAL|local_infile"),
     "the end in the middle": (says(packets(scripted.OK)[:-2]), "Lost connection"),

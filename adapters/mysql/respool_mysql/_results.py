@@ -77,6 +77,9 @@ class Packet(MysqlPacket):
     read_struct = _careful(MysqlPacket.read_struct)
 
 
+_describe = _careful(MySQLResult._get_descriptions)
+
+
 def _read_datetime(value: bytes) -> Any:
     text = value.decode("ascii")
     try:
@@ -246,7 +249,7 @@ class Result:
     def _get_descriptions(self) -> None:
         if self.field_count > MAX_COLUMNS:
             raise malformed(f"a result of {self.field_count} columns")
-        MySQLResult._get_descriptions(self)
+        _describe(self)
 
     def _read_load_local_packet(self, first_packet: MysqlPacket) -> None:
         wire = self.connection
