@@ -17,7 +17,7 @@ NOTHING: Any = None  # what os.environ.get gives for a variable that is not set
 @pytest.mark.parametrize("adapter", [PostgresAdapter, MySQLAdapter, RedisAdapter, HTTPAdapter])
 def test_a_url_from_a_variable_that_is_not_set(adapter: Callable[..., object]) -> None:
     """Not taken for the default, and not an error from deep inside."""
-    with pytest.raises(TypeError, match=r"must be a str, not NoneType|got 'NoneType'"):
+    with pytest.raises(TypeError, match="must be a str, not NoneType"):
         adapter(NOTHING)
 
 

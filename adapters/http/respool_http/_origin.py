@@ -61,6 +61,8 @@ def split_url(url: str) -> tuple[Origin, str]:
 
     Raises `ValueError`. URLs with credentials are refused: they would travel in plain sight through logs.
     """
+    if not isinstance(url, str):
+        raise TypeError(f"the URL must be a str, not {type(url).__name__}: is an environment variable missing?")
     return _remembered_split(url) if len(url) <= MAX_REMEMBERED else _checked_split(url)
 
 
