@@ -79,6 +79,7 @@ class Socket:
                 part = self.raw.recv(CHUNK)
             except BlockingIOError:
                 part = b""
+            self.received += len(part)
             self.data, self.at = self.data[self.at :] + part, 0
             if len(part) > 4:
                 return
