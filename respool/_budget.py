@@ -91,10 +91,14 @@ class Budget:
             ledger.provide(now)
             ledger.nudge()
 
+    def contended(self) -> bool:
+        """Whether a pool waits for room. Asked at every check-in."""
+        return bool(self._starving or self._wanting)
+
     def must_give_way(self, ledger: Ledger[Any], entry: Entry[Any]) -> bool:
         """Whether `ledger` should close a resource it has just got back, in favour of the pool whose turn it is."""
-        if not self._starving and not self._wanting:
-            return False  # asked at every check-in
+        if not self.contended():
+            return False
         needy = self._next_needy(besides=ledger)
         if needy is None or not ledger.can_spare_one():
             return False

@@ -116,7 +116,7 @@ class Lease(Generic[T]):
     )
 
     entry: Any  # the Entry[T] held, or None
-    error: Exception | None  # why waiting ended in vain
+    error: BaseException | None  # why waiting ended in vain
     latest_start: float  # a waiting lease served after this would be served too late
     line: int  # where it waits: the value of its priority
     since: float  # when the hold began

@@ -8,20 +8,19 @@ resources and the waiters, not by the keys there ever were.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar, Unpack
 
 import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from . import _telling
 from ._budget import Budget
 from ._errors import PoolClosed
 from ._limits import Limits, Options, limits_from
-from ._misuse import OnlyEntered, instruments_from, refuse_async_hooks
+from ._misuse import instruments_from, refuse_async_hooks
 from ._pool import Pool
 from ._queue import Priority
 from ._statistics import PoolStatistics
@@ -77,13 +76,18 @@ class KeyedPool(Generic[K, T]):
         timeout: float | None = None,
         priority: Priority = Priority.NORMAL,
         transferable: bool = False,
+        on_lent: Callable[[T], object] | None = None,
     ) -> AbstractAsyncContextManager[T]:
         """Borrow a resource of `key` for the length of an ``async with`` block. Otherwise as `Pool.acquire`.
 
-        Raises:
-          Exception: whatever ``adapter_for_key(key)`` raises, on entering the block.
+        Raises, at once:
+          PoolClosed: the keyed pool's block has ended or is ending.
+          Exception: whatever ``adapter_for_key(key)`` raises.
         """
-        return _KeyedAcquire(self, key, timeout, priority, transferable)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pool(key)
+        return pool.acquire(timeout=timeout, priority=priority, transferable=transferable, on_lent=on_lent)
 
     def room(self, key: K) -> int:
         """How many more resources of `key` could be opened now, at the cost of idle ones of other keys if need be.
@@ -109,6 +113,7 @@ class KeyedPool(Generic[K, T]):
             keys=MappingProxyType(keys),
         )
 
+    @enable_ki_protection
     def _pool(self, key: K) -> Pool[T]:
         pool = self._pools.get(key)
         if pool is None:
@@ -124,6 +129,7 @@ class KeyedPool(Generic[K, T]):
                 budget=self._budget,
                 instruments=self._instruments,
                 when_empty=lambda: self._pools.pop(key, None),
+                successor=lambda: self._pool(key),
             )
             pool._begin(self._nursery)
             self._pools[key] = pool
@@ -138,49 +144,6 @@ class KeyedPool(Generic[K, T]):
 async def _end(pool: Pool[Any]) -> None:
     with contextlib.suppress(trio.Cancelled):  # raised again by _running, outside the nursery, which would group it
         await pool._end()
-
-
-class _KeyedAcquire(OnlyEntered, Generic[K, T]):
-    """Finds the key's pool on entering: it might have been forgotten since `KeyedPool.acquire` was called."""
-
-    __slots__ = ("_key", "_keyed", "_lease", "_priority", "_timeout", "_transferable")
-
-    _lease: AbstractAsyncContextManager[T]  # set once this has been used
-
-    def __init__(
-        self,
-        keyed: KeyedPool[K, T],
-        key: K,
-        timeout: float | None,
-        priority: Priority,
-        transferable: bool,
-    ) -> None:
-        self._keyed = keyed
-        self._key = key
-        self._timeout = timeout
-        self._priority = priority
-        self._transferable = transferable
-
-    @enable_ki_protection
-    async def __aenter__(self) -> T:
-        if hasattr(self, "_lease"):
-            raise RuntimeError(_telling.USED_ALREADY)
-        while True:
-            pool = self._keyed._pool(self._key)
-            self._lease = pool.acquire(timeout=self._timeout, priority=self._priority, transferable=self._transferable)
-            try:
-                return await self._lease.__aenter__()
-            except PoolClosed:
-                # A key is forgotten if a shared resource is closed in the moment in which it is handed over.
-                if self._keyed._closed:
-                    raise
-
-    # Not a coroutine of its own: the lease's is awaited directly, which every acquire is the quicker for.
-
-    def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> Coroutine[Any, Any, bool | None]:
-        return self._lease.__aexit__(exc_type, exc, tb)
 
 
 def open_keyed_pool(

@@ -62,7 +62,7 @@ class Ledger(Generic[T]):
 
     limits: Limits
     is_clean: Callable[[T], bool] | None = None  # None: every resource is, always
-    wake: Callable[[Any, Any], object]  # takes a lease's task and the lease; must not run it at once
+    wake: Callable[[Any, Any], object]  # takes a lease's task and the lease; must not run it at once, nor raise
     nudge: Callable[[], object]  # called by the budget after it has changed these books, on another pool's behalf
     share: int = 1  # leases one resource may serve at a time
     budget: Budget | None = None
@@ -77,7 +77,7 @@ class Ledger(Generic[T]):
     closed: bool = attrs.field(init=False, default=False)
     paused: bool = attrs.field(init=False, default=False)
     guarded: bool = attrs.field(init=False)  # whether there may be free resources that not every lease may have
-    plain: bool = attrs.field(init=False)  # whether a resource that is clean may go to whoever is first in line
+    plain: bool = attrs.field(init=False)  # whether no lease is shared, nor any held back: see `check_in`
     suspect_before: float = attrs.field(init=False, default=-math.inf)  # idle since before this: validate first
     generation: int = attrs.field(init=False, default=0)
     arriving: int = attrs.field(init=False, default=0)  # entries in OPENING or CHECKING: each will serve a waiter soon
@@ -192,15 +192,17 @@ class Ledger(Generic[T]):
             self._retire(entry)
         elif not entry.leases and is_clean is not None and not is_clean(entry.resource):
             self._reset(entry)
-        elif not self.plain:
+        elif not self.plain or ((budget := self.budget) is not None and budget.contended()):
             self._place(entry, now)
         elif self.queue.size:
             self._hand_over(entry, now)
         else:
             assert entry.state is LENT, f"bug: {entry.state.name} at check-in"
-            entry.state = IDLE  # as in `_rest`, without the calls
+            entry.state = IDLE  # as in `_place`, without the calls
             entry.idle_since = now
             self.idle.append(entry)
+            if budget is not None:
+                budget.now_idle(entry, self)
         if self.guarded and self.queue.size:
             self.provide(now)  # with fewer leases out, those who wait may be entitled to what else is free
 
@@ -404,7 +406,7 @@ class Ledger(Generic[T]):
 
     def _guard(self) -> None:
         self.guarded = self.paused or self.limits.reserved > 0
-        self.plain = self.share == 1 and self.budget is None and not self.guarded
+        self.plain = self.share == 1 and not self.guarded
 
     def _sort_spare(self, entry: Entry[T]) -> None:
         """Put a shared entry among those with something to spare, or take it away, as its number of leases demands."""

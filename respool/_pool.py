@@ -69,11 +69,12 @@ logger = logging.getLogger("respool")
 class _Acquire(OnlyEntered, Lease[T]):
     """What `Pool.acquire` returns: the lease itself, so that an uncontended acquire allocates nothing else."""
 
-    __slots__ = ("_pool", "_timeout")
+    __slots__ = ("_on_lent", "_pool", "_timeout")
 
     # Set by Pool.acquire: an __init__ would make it half as slow again.
     _pool: Pool[T]
     _timeout: float | None
+    _on_lent: Callable[[T], object] | None  # `error` is what it raised, while `entry` is held
 
     @enable_ki_protection
     async def __aenter__(self) -> T:
@@ -94,7 +95,12 @@ class _Acquire(OnlyEntered, Lease[T]):
             if ledger.work:
                 pool._start_jobs()
         if lent:
-            await cancel_shielded_checkpoint()
+            if self._on_lent is None:
+                await cancel_shielded_checkpoint()
+            else:
+                self.call_on_lent()
+                await cancel_shielded_checkpoint()
+                self.unwrap()
         else:
             latest_start = now + (pool.limits.acquire_timeout if self._timeout is None else self._timeout)
             if (
@@ -103,6 +109,8 @@ class _Acquire(OnlyEntered, Lease[T]):
                 or queue.size >= pool.limits.max_waiting
                 or ledger.closed
             ):
+                if pool._is_forgotten():
+                    return await self._enter_anew()
                 latest_start = pool._admit(self, now, latest_start)
             ledger.enqueue(self, now, latest_start)
             if ledger.work:
@@ -120,11 +128,30 @@ class _Acquire(OnlyEntered, Lease[T]):
         resource: T = entry.resource
         return resource
 
+    async def _enter_anew(self) -> T:
+        """Enter the pool that has taken the place of one that was forgotten."""
+        self._pool = self._pool._successor()
+        self.task = None
+        return await _Acquire.__aenter__(self)
+
+    def call_on_lent(self) -> None:
+        """Begin the use on the borrower's behalf. What is raised is the borrower's: `unwrap` raises it there."""
+        self.error = None
+        try:
+            self._on_lent(self.entry.resource)  # type: ignore[misc]  # called only if there is one
+        except BaseException as error:  # noqa: BLE001
+            self.error = error
+
     async def _acquire_again(self) -> Entry[T]:
         """Wait once more, in the place in line that this lease has by its `waiting_since`."""
         while self.entry is None:
-            if not self._pool._lend_or_enqueue_again(self):
+            if self._pool._is_forgotten():
+                await self._enter_anew()
+            elif not self._pool._lend_or_enqueue_again(self):
                 await wait_task_rescheduled(self._give_up)
+            elif self._on_lent is not None:
+                self.call_on_lent()
+                self.unwrap()
         entry: Entry[T] = self.entry
         return entry
 
@@ -135,6 +162,8 @@ class _Acquire(OnlyEntered, Lease[T]):
         """
         if self.error is not None:
             error, self.error = self.error, None
+            if self.entry is not None:
+                self._pool._take_back_unused(self, error)
             try:
                 raise error
             finally:
@@ -204,6 +233,7 @@ class Pool(Generic[T]):
         budget: Budget | None = None,
         instruments: Sequence[Instrument] = (),
         when_empty: Callable[[], object] | None = None,
+        successor: Callable[[], Pool[T]] | None = None,
     ) -> None:
         self.adapter = adapter
         """The adapter, as given."""
@@ -225,6 +255,7 @@ class Pool(Generic[T]):
         self._lease_type = _Acquire if limits.max_hold == math.inf else _RevocableAcquire
         self._instruments = list(instruments)
         self._when_empty = when_empty  # called when the pool holds nothing and nobody waits; then it is over
+        self._successor = successor or (lambda: self)  # which pool to use when this one is over
         self._nesting_checks = _NESTING_CHECKS  # acquires for which to look whether the task holds a lease already
         self._watchful = True  # whether there is anything to do before an acquire
         self._upkeep_scope = trio.CancelScope(shield=True)  # cancelled by _end(), and by nothing else
@@ -242,7 +273,12 @@ class Pool(Generic[T]):
         return f"<respool.Pool {self.name!r}: {'closed' if self._ledger.closed else _telling.in_numbers(self._ledger)}>"
 
     def acquire(
-        self, *, timeout: float | None = None, priority: Priority = Priority.NORMAL, transferable: bool = False
+        self,
+        *,
+        timeout: float | None = None,
+        priority: Priority = Priority.NORMAL,
+        transferable: bool = False,
+        on_lent: Callable[[T], object] | None = None,
     ) -> AbstractAsyncContextManager[T]:
         """Borrow a resource for the length of an ``async with`` block.
 
@@ -257,6 +293,11 @@ class Pool(Generic[T]):
           priority: who is served first if tasks have to wait.
           transferable: whether another task may end the lease than the one that acquired. Nothing is concluded then
             from what that one waits for: see `PoolDeadlock`.
+          on_lent: called with the resource in the moment in which it is lent, which is before this task has its next
+            turn: to begin its use, by sending a request for instance, whose answer is then on its way meanwhile. It
+            must not wait, nor use the pool. What it raises is raised on entering the block, and the resource has been
+            returned as after a block that raises it. If a shared resource is closed before the block begins, it is
+            called again, for another.
 
         Raises:
           PoolTimeout: nothing came free in time.
@@ -280,6 +321,9 @@ class Pool(Generic[T]):
         lease._timeout = timeout
         lease.line = line
         lease.entry = lease.task = None
+        lease._on_lent = on_lent
+        if on_lent is not None:
+            self._ledger.wake = _wake_lent  # from now on: who does without it should not pay for it
         if transferable:
             lease.transferable = True
         return lease
@@ -396,6 +440,10 @@ class Pool(Generic[T]):
         self._follow_up()
         return lent
 
+    def _is_forgotten(self) -> bool:
+        """Whether another pool has taken this one's place."""
+        return self._ledger.closed and self._successor() is not self
+
     def _timeout(self, lease: _Acquire[T]) -> float:
         """How long `lease` may wait."""
         return self.limits.acquire_timeout if lease._timeout is None else lease._timeout
@@ -435,6 +483,11 @@ class Pool(Generic[T]):
         if waited and now < lease.since + self.limits.max_hold and any(map(_is_for_a_deadline, _leaves(error))):
             ledger.queue.served_in_vain()
         ledger.check_in(lease, now, broken=Verdict.DISCARD in verdict)
+
+    def _take_back_unused(self, lease: _Acquire[T], error: BaseException) -> None:
+        """End a lease whose ``on_lent`` ended in `error`, so that its block never begins."""
+        self._check_in_after(error, lease, self._now())
+        self._follow_up()
 
     def _verdict(self, error: BaseException) -> Verdict:
         verdict = Verdict.KEEP
@@ -816,6 +869,13 @@ async def _running(
         pool._tell_ended()
     if error_of_block is not None:
         raise error_of_block
+
+
+def _wake_lent(task: Any, lease: Any) -> None:
+    """`reschedule`, for pools that have seen an ``on_lent``."""
+    if lease._on_lent is not None and lease.entry is not None:
+        lease.call_on_lent()
+    reschedule(task, lease)
 
 
 def _stack_of_borrower() -> str:

@@ -176,3 +176,31 @@ async def test_cancelled_anywhere_it_can_be_used_again(ends: tuple[socket.socket
         ours.recv(16)
 
     await cancel_everywhere(wait, check=usable)
+
+
+async def test_reading_right_away_counts_as_a_look(ends: tuple[socket.socket, socket.socket]) -> None:
+    """It is given up as looking is, and tried again as looking is."""
+    ours, theirs = ends
+    watch = SocketWatch(ours)
+    theirs.send(b"12")
+    assert watch.read_if_likely(ours.recv, 1) == b"1"
+    assert watch.read_if_likely(ours.recv, 1) == b"2"
+    for _ in range(3):
+        assert watch.read_if_likely(ours.recv, 1) is None  # the third is one too many
+    theirs.send(b"3")
+    for _ in range(16):
+        assert watch.read_if_likely(ours.recv, 1) is None
+        await Requests(watch.wait_readable())
+    assert watch.read_if_likely(ours.recv, 1) == b"3"
+
+
+async def test_the_end_of_the_stream_is_something_to_read(ends: tuple[socket.socket, socket.socket]) -> None:
+    """And so is an error; only what would block is nothing."""
+    ours, theirs = ends
+    watch = SocketWatch(ours)
+    theirs.close()
+    assert watch.read_if_likely(ours.recv, 1) == b""
+    watch.close()
+    ours.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        watch.read_if_likely(ours.recv, 1)

@@ -392,8 +392,8 @@ MUTANTS = [
     Mutant(
         "acquire is no checkpoint when a resource is idle",
         "_pool.py",
-        "            await cancel_shielded_checkpoint()\n        else:",
-        "            pass\n        else:",
+        "                await cancel_shielded_checkpoint()\n            else:",
+        "                pass\n            else:",
     ),
     Mutant(
         "a cancelled task acquires all the same",
@@ -404,8 +404,8 @@ MUTANTS = [
     Mutant(
         "an acquire can be cancelled between taking a resource and its block",
         "_pool.py",
-        "            await cancel_shielded_checkpoint()\n        else:",
-        "            await trio.lowlevel.checkpoint()\n        else:",
+        "                await cancel_shielded_checkpoint()\n            else:",
+        "                await trio.lowlevel.checkpoint()\n            else:",
     ),
     Mutant(
         "hooks are cancelled with the task that opened the pool",
@@ -740,6 +740,85 @@ MUTANTS = [
         "a closed socket's number is watched when it is another's",
         "lowlevel.py",
         "        self._poll = _closed\n",
+        "",
+    ),
+    # The use that begins before its borrower's turn.
+    Mutant(
+        "on_lent is forgotten when a resource is handed over",
+        "_pool.py",
+        "    if lease._on_lent is not None and lease.entry is not None:\n        lease.call_on_lent()\n",
+        "",
+    ),
+    Mutant(
+        "on_lent is called for who is sent away",
+        "_pool.py",
+        "if lease._on_lent is not None and lease.entry is not None:",
+        "if lease._on_lent is not None:",
+    ),
+    Mutant(
+        "on_lent is called only when the borrower's turn has come",
+        "_pool.py",
+        "                self.call_on_lent()\n                await cancel_shielded_checkpoint()\n",
+        "                await cancel_shielded_checkpoint()\n                self.call_on_lent()\n",
+    ),
+    Mutant(
+        "what on_lent raises is lost",
+        "_pool.py",
+        "        except BaseException as error:  # noqa: BLE001\n            self.error = error\n\n    async def _acquire_again",
+        "        except BaseException as error:  # noqa: BLE001\n            pass\n\n    async def _acquire_again",
+    ),
+    Mutant(
+        "what on_lent raises hits the task that returns the resource",
+        "_pool.py",
+        "        except BaseException as error:  # noqa: BLE001\n            self.error = error\n\n    async def _acquire_again",
+        "        except Exception as error:  # noqa: BLE001\n            self.error = error\n\n    async def _acquire_again",
+    ),
+    Mutant(
+        "a resource is lost when on_lent raises",
+        "_pool.py",
+        "                self._pool._take_back_unused(self, error)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "a resource on which on_lent failed is not closed",
+        "_pool.py",
+        "        self._check_in_after(error, lease, self._now())\n        self._follow_up()\n",
+        "        self._ledger.check_in(lease, self._now())\n        self._follow_up()\n",
+    ),
+    Mutant(
+        "on_lent is not called for the resource that takes the place of one that broke",
+        "_pool.py",
+        "            elif self._on_lent is not None:\n                self.call_on_lent()\n                self.unwrap()\n",
+        "",
+    ),
+    Mutant(
+        "a lease of a forgotten key finds its pool closed",
+        "_pool.py",
+        "return self._ledger.closed and self._successor() is not self",
+        "return False",
+    ),
+    Mutant(
+        "a resource is handed on although another pool has nothing",
+        "_budget.py",
+        "return bool(self._starving or self._wanting)",
+        "return False",
+    ),
+    Mutant(
+        "what is idle again is not known to the budget",
+        "_ledger.py",
+        "            if budget is not None:\n                budget.now_idle(entry, self)\n        if self.guarded",
+        "        if self.guarded",
+    ),
+    Mutant(
+        "reading right away does not count as a look",
+        "lowlevel.py",
+        "            self._missed()\n            return None\n",
+        "            return None\n",
+    ),
+    Mutant(
+        "reading right away is tried while looking is given up",
+        "lowlevel.py",
+        "        if self._luck < 0:\n            return None\n",
         "",
     ),
 ]
