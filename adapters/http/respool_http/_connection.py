@@ -20,18 +20,15 @@ import trio
 
 from ._errors import NotReusable, ProtocolError, ReadTimeout, ServerDisconnected, WriteTimeout
 from ._parser import MAX_BODY_SIZE, MAX_HEADER_SIZE, ResponseParser
-from ._request import Body, HeaderInput, write_head
+from ._request import Body, HeaderInput, Outgoing, write_request
 from ._response import Response
 from ._socket import BLOCKED, Wire
-from ._upload import Upload, split_body
+from ._upload import Upload
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 __all__ = ["Connection", "RequestContext"]
-
-_INLINE_BODY: Final = 65536
-"""Bodies up to this size travel in one send with the head."""
 
 _EXPECT_SECONDS: Final = 1.0
 """How long to wait for ``100 Continue`` before sending anyway (RFC 9110, 10.1.1; curl's figure)."""
@@ -72,8 +69,9 @@ class Connection:
         self.exchanges = 0
         """Requests begun since the connection was opened, or renewed."""
         self._closed = False  # for good
+        self._just_read = False  # see `vouch`
         self._clean = True  # implies that the wire is open
-        self._expires = math.inf
+        self._expires: float | None = None
         # Of the exchange under way, or the last one:
         self.upload: Upload | None = None
         """What is still to be sent, for as long as we mean to send it."""
@@ -85,9 +83,19 @@ class Connection:
 
     def is_clean(self) -> bool:
         """Between exchanges, the server still there and silent, its ``Keep-Alive: timeout`` not over. Never waits."""
-        return (
-            self._clean and (self._expires == math.inf or trio.current_time() < self._expires) and self.wire.is_quiet()
-        )
+        if not self._clean or (self._expires is not None and trio.current_time() >= self._expires):
+            return False
+        if self._just_read:
+            self._just_read = False
+            return True
+        return self.wire.is_quiet()
+
+    def vouch(self) -> None:
+        """Tell `is_clean` that it need not ask the socket this time, because it has been read to its end just now.
+
+        For a caller who has not waited since then.
+        """
+        self._just_read = self.wire.drained
 
     def request(
         self,
@@ -113,14 +121,17 @@ class Connection:
           read_timeout: seconds the server may be silent while its response is waited for.
           write_timeout: seconds the server may take nothing of the request.
 
-        Raises, on entering the block:
+        Raises, at once:
           InvalidRequest: the request is yours to mend.
+
+        Raises, on entering the block:
           ServerDisconnected: the server went away. Its `sent` and `answered` say how far things had got.
           ProtocolError: the server's response cannot be trusted.
           ReadTimeout, WriteTimeout: also `trio.TooSlowError`.
           NotReusable: an earlier exchange on this connection is still under way, or did not end where it should.
         """
-        request = RequestContext(method, target, headers, body, read_timeout, write_timeout)
+        outgoing = write_request(method, target, self._host, headers, body)
+        request = RequestContext(outgoing, read_timeout, write_timeout)
         request.connection = self
         return request
 
@@ -138,7 +149,7 @@ class Connection:
         self.wire = wire
         self.exchanges = 0
         self._clean = True
-        self._expires = math.inf
+        self._expires = None
 
     async def aclose(self) -> None:
         """Free the socket, at once. Closing twice is allowed."""
@@ -151,36 +162,71 @@ class Connection:
 
     async def begin(self, request: RequestContext) -> Response:
         """Send `request` and read the head of its response."""
-        content, chunks = (b"", None) if request.body is None else split_body(request.body)
-        length = len(content) if chunks is None else None
-        head = write_head(request.method, request.target, self._host, request.headers, length)
-        if not self._clean:
-            self._refuse()
-        self._clean = self._sent = self._sent_whole = self._answered = False
-        self.exchanges += 1
-        self._close = head.close
-        self._read_timeout, self._write_timeout = request.read_timeout, request.write_timeout
-        self._progress = progress = request.progress
-        parser = ResponseParser(head.method, self._max_header_size)
+        progress = request.progress
         try:
             if progress is not None:
                 await progress.sending()
-            if chunks is None and len(content) <= _INLINE_BODY and not head.expect_continue:
-                self._send_at_once(head.wire + content)
-                if progress is not None and self._sent_whole:
-                    await progress.sent()
-            else:
-                request.upload = self.upload = Upload(head, iter((content,)) if chunks is None else chunks)
-                if head.expect_continue:
-                    await self._wait_for_continue(self.upload, parser)
-            if not parser.status_code:
-                self.feed(parser, await self.receive())
-                if not parser.status_code:
-                    await self._read_head(parser)
+            self.start(request)
+            if progress is not None and self._sent_whole:
+                await progress.sent()
+            if request.outgoing.expect_continue:
+                await self._wait_for_continue(request)
+            return await self.answer(request)
         except BaseException:
             if request.upload is not None:
                 await request.upload.aclose()
             raise
+
+    def start(self, request: RequestContext) -> None:
+        """Begin an exchange, and send the request if it is small: such a one nearly always fits the socket's buffer.
+
+        Never waits, so it may be called on behalf of a task whose turn is yet to come.
+        """
+        if not self._clean:
+            self._refuse()
+        outgoing = request.outgoing
+        self._clean = self._answered = False
+        self.exchanges += 1
+        self._close = outgoing.close
+        self._read_timeout = request.read_timeout
+        self._write_timeout = request.write_timeout
+        self._progress = request.progress
+        request.parser = ResponseParser(outgoing.method, self._max_header_size)
+        if outgoing.body is None:
+            self._send_at_once(outgoing.wire)
+        else:
+            self._sent = self._sent_whole = False
+            request.upload = self.upload = Upload(outgoing)
+
+    async def answer(self, request: RequestContext) -> Response:
+        """The response to a request that was started."""
+        parser = request.parser
+        assert parser is not None, "bug: the request was not started"
+        while not parser.status_code:
+            if not parser.head_begun:
+                self.feed(parser, await self.receive())
+                continue
+            with trio.move_on_after(_HEAD_SECONDS):
+                while parser.head_begun:
+                    self.feed(parser, await self.receive())
+            if parser.head_begun:
+                raise ProtocolError(f"a response's head was not complete {_HEAD_SECONDS:g} s after its first byte")
+        return self._response(parser)
+
+    def answer_if_any(self, request: RequestContext) -> Response | None:
+        """The same, if its head has arrived; for a caller who has let other tasks have their turn. Never waits."""
+        parser = request.parser
+        assert parser is not None, "bug: the request was not started"
+        try:
+            data = self.wire.receive_if_likely()
+        except OSError as error:
+            raise self._broken() from error
+        if data is None:
+            return None
+        self.feed(parser, data)
+        return self._response(parser) if parser.status_code else None
+
+    def _response(self, parser: ResponseParser) -> Response:
         if self.upload is not None and not 200 <= parser.status_code < 300:
             self.upload = None  # RFC 9112, 9.5: an error before the end of the body means nobody wants the rest
         return Response(self, parser)
@@ -194,20 +240,22 @@ class Connection:
         )
 
     def _send_at_once(self, data: bytes) -> None:
-        """A small request nearly always fits the socket's buffer: no wait, nothing to manage."""
         try:
             sent = self.wire.send_nowait(data)
         except BLOCKED:
             sent = 0
         except OSError as error:
+            self._sent = False
             raise self.disconnected("the server closed the connection before the request was sent") from error
         self._sent = sent > 0
-        if sent == len(data):
-            self._sent_whole = True
-        else:
+        self._sent_whole = sent == len(data)
+        if not self._sent_whole:
             self.upload = Upload.of_rest(memoryview(data)[sent:])
 
-    async def _wait_for_continue(self, upload: Upload, parser: ResponseParser) -> None:
+    async def _wait_for_continue(self, request: RequestContext) -> None:
+        upload, parser = request.upload, request.parser
+        assert upload is not None, "bug: what expects the server to say 'continue' is not sent at once"
+        assert parser is not None
         while upload.pending and not parser.status_code:
             data = await self._step(upload)
             if data is not None:
@@ -217,18 +265,6 @@ class Connection:
                 self.feed(parser, await self._receive_only())
         if parser.status_code:
             self.upload = None
-
-    async def _read_head(self, parser: ResponseParser) -> None:
-        """The rest of a head, or a whole one after interim responses."""
-        while not parser.status_code:
-            if not parser.head_begun:
-                self.feed(parser, await self.receive())
-                continue
-            with trio.move_on_after(_HEAD_SECONDS):
-                while parser.head_begun:
-                    self.feed(parser, await self.receive())
-            if parser.head_begun:
-                raise ProtocolError(f"a response's head was not complete {_HEAD_SECONDS:g} s after its first byte")
 
     def feed(self, parser: ResponseParser, data: bytes) -> None:
         """Hand what `receive` returned to the parser, and settle the exchange when that was the end of it."""
@@ -245,7 +281,7 @@ class Connection:
     def _settle(self, parser: ResponseParser) -> None:
         """Both messages have ended: decide whether the connection can carry another exchange."""
         self._clean = self._sent_whole and not self._close and not parser.close
-        if parser.keep_alive_timeout != math.inf:
+        if parser.keep_alive_timeout is not None:
             margin = min(_KEEP_ALIVE_MARGIN, parser.keep_alive_timeout / 2)
             self._expires = trio.current_time() + parser.keep_alive_timeout - margin
 
@@ -354,41 +390,23 @@ class RequestContext:
     """One exchange, as an asynchronous context manager: entering sends the request, leaving ends the exchange."""
 
     # A hand-written class because one is made for every request. No repr: targets may hold a token, as headers may.
-    __slots__ = (
-        "body",
-        "connection",
-        "headers",
-        "method",
-        "progress",
-        "read_timeout",
-        "retries",
-        "target",
-        "upload",
-        "write_timeout",
-    )
+    __slots__ = ("connection", "outgoing", "parser", "progress", "read_timeout", "upload", "write_timeout")
 
     connection: Connection  # set before it is entered, or by entering
 
     def __init__(
         self,
-        method: str,
-        target: str,
-        headers: HeaderInput = None,
-        body: Body = None,
+        outgoing: Outgoing,
         read_timeout: float = math.inf,
         write_timeout: float = math.inf,
-        retries: int = 0,
         progress: Progress | None = None,
     ) -> None:
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.body = body
+        self.outgoing = outgoing
         self.read_timeout = read_timeout
         self.write_timeout = write_timeout
-        self.retries = retries
         self.progress = progress
-        self.upload: Upload | None = None
+        self.parser: ResponseParser | None = None  # of the response, once the request was started
+        self.upload: Upload | None = None  # of what is not sent at once
 
     def __aenter__(self) -> Coroutine[Any, Any, Response]:
         return self.connection.begin(self)

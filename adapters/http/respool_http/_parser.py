@@ -13,7 +13,6 @@ was fed since `take_body` last took it.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -58,7 +57,7 @@ class ResponseParser:
     and take the body with `take_body`.
     """
 
-    # Slots, and every one of them set: a start value on the class takes longer to read than to set on the instance.
+    # Slots, and those set that are read before a head is in: a start value on the class takes longer to read.
     __slots__ = (
         "_buffer",
         "_chunks",
@@ -77,13 +76,14 @@ class ResponseParser:
         "upgraded",
     )
 
+    _remaining: int  # bytes of the body, in _LENGTH
+    _chunks: _ChunkReader  # in _CHUNKS
+
     def __init__(self, method: bytes, max_header_size: int = MAX_HEADER_SIZE) -> None:
         self._method = method
         self._max_header_size = max_header_size
         self._state = _HEAD
         self._buffer = b""
-        self._remaining = 0
-        self._chunks: _ChunkReader | None = None
         self.status_code = 0
         """0 until the final head is in."""
         self.interim = 0
@@ -92,8 +92,8 @@ class ResponseParser:
         """The final head, from its status line to its blank line."""
         self.close = True
         """The connection ends with this response."""
-        self.keep_alive_timeout = math.inf
-        """Seconds the server says it lets the connection be idle."""
+        self.keep_alive_timeout: float | None = None
+        """Seconds the server lets the connection be idle, if it says so."""
         self.body: list[bytes] = []
         """The body's pieces fed since `take_body` last took them."""
         self.trailers: Sequence[tuple[bytes, bytes]] = ()
@@ -135,20 +135,12 @@ class ResponseParser:
 
     def feed(self, data: bytes) -> None:
         """Read on. Raises `ProtocolError` at the first byte that does not belong."""
-        while data:
-            state = self._state
-            if self.complete:
-                raise ProtocolError(f"{len(data)} bytes follow the end of the response")
-            if state == _HEAD:
+        if self._state == _HEAD:
+            data = self._feed_head(data)
+            while data and self._state == _HEAD:
                 data = self._feed_head(data)
-            elif state == _LENGTH:
-                data = self._feed_length(data)
-            elif state == _CHUNKS:
-                self._feed_chunks(data)
-                return
-            else:
-                self.body.append(data)
-                return
+        if data:
+            self._feed_body(data)
 
     def feed_eof(self) -> str | None:
         """The server has closed its side. Says what is missing, or ``None`` if the response may end here."""
@@ -168,25 +160,25 @@ class ResponseParser:
 
     def _feed_head(self, data: bytes) -> bytes:
         """Take the head's bytes; what follows it is returned."""
-        known = len(self._buffer)
-        if known:
+        start = 0
+        if self._buffer:
+            start = max(0, len(self._buffer) - 3)
             data = self._buffer + data
-        end = data.find(b"\r\n\r\n", max(0, known - 3) if known else 0, self._max_header_size) + 4
+        end = data.find(b"\r\n\r\n", start, self._max_header_size) + 4
         if end < 4:
-            self._check_partial_head(data, known)
+            self._check_partial_head(data, start)
             self._buffer = data
             return b""
-        if known:
-            self._buffer = b""
+        self._buffer = b""
         self._parse_head(data[:end])
         return data[end:]
 
-    def _check_partial_head(self, head: bytes, known: int) -> None:
+    def _check_partial_head(self, head: bytes, start: int) -> None:
         if not head.startswith(_START) and head != _START[: len(head)]:
             raise ProtocolError(f"this is not an HTTP/1 response: it begins with {head[:16]!r}")
         if len(head) >= self._max_header_size:
             raise ProtocolError(f"the response's head is longer than max_header_size ({self._max_header_size} bytes)")
-        if _BARE_LF.search(head, max(0, known - 1)):
+        if _BARE_LF.search(head, start):
             raise ProtocolError("the response's head has a line that ends in LF without CR")
 
     def _parse_head(self, head: bytes) -> None:
@@ -214,27 +206,29 @@ class ResponseParser:
 
     def _read_framing(self, status: int, head: bytes) -> None:
         """Where the body ends: RFC 9112 section 6.3, in its order."""
-        found = _FRAMING.findall(head.lower())
-        fields = dict(found)
-        if len(fields) < len(found):
-            fields = {name: b",".join(value for other, value in found if other == name) for name in fields}
-        length = fields.get(b"content-length")
+        fields: dict[bytes, bytes] = {}
+        for name, value in _FRAMING.findall(head.lower()):
+            fields[name] = fields[name] + b"," + value if name in fields else value
         coding = fields.get(b"transfer-encoding")
         if coding is not None and coding.rstrip(b" ") != b"chunked":
             raise ProtocolError("the response has a transfer coding other than 'chunked', which nobody asked for")
-        self._read_options(head, fields)
+        self.close = fields.get(b"connection") != b"keep-alive" and _closes(head, fields)
+        if b"keep-alive" in fields and (timeout := _KEEP_ALIVE.search(fields[b"keep-alive"])):
+            self.keep_alive_timeout = float(timeout[1])
         if status == 101 or (self._method == b"CONNECT" and status < 300):
             if status == 101 and not fields.get(b"upgrade"):
                 raise ProtocolError("the response switches protocols (101) without saying to which")
             self._state = _UPGRADED
             self.upgraded = True
-        elif self._method == b"HEAD" or status in (204, 304):
-            self.complete = True
-        elif length is not None:
-            # llhttp has refused a second Content-Length, one that is not digits, and one beside a Transfer-Encoding.
-            self._remaining = int(length)
+        elif self._method == b"HEAD" or status == 204 or status == 304:
             self._state = _LENGTH
-            self.complete = not self._remaining
+            self._remaining = 0
+            self.complete = True
+        elif b"content-length" in fields:
+            # llhttp has refused a second Content-Length, one that is not digits, and one beside a Transfer-Encoding.
+            self._state = _LENGTH
+            self._remaining = length = int(fields[b"content-length"])
+            self.complete = not length
         elif coding is not None:
             self.close = self.close or head.startswith(_OLD)  # RFC 9112, 6.1: chunks are not for HTTP/1.0
             trailers: list[tuple[bytes, bytes]] = []
@@ -245,17 +239,6 @@ class ResponseParser:
             self.close = True
             self._state = _UNTIL_CLOSE
 
-    def _read_options(self, head: bytes, fields: Mapping[bytes, bytes]) -> None:
-        """Whether the connection lives on, and how long (RFC 9112, 9.3)."""
-        connection = fields.get(b"connection", b"")
-        if connection == b"keep-alive":
-            self.close = False
-        else:
-            options = [option.strip(b" \t") for option in connection.split(b",")]
-            self.close = b"close" in options or (head.startswith(_OLD) and b"keep-alive" not in options)
-        if b"keep-alive" in fields and (timeout := _KEEP_ALIVE.search(fields[b"keep-alive"])):
-            self.keep_alive_timeout = float(timeout[1])
-
     # The body
 
     @property
@@ -263,19 +246,26 @@ class ResponseParser:
         """How many bytes of the body are still to come, as far as the head has said so."""
         return self._remaining if self._state == _LENGTH else 0
 
-    def _feed_length(self, data: bytes) -> bytes:
-        """Take the body's bytes; what follows it is returned."""
-        piece = data[: self._remaining]
-        self.body.append(piece)
-        self._remaining -= len(piece)
-        self.complete = not self._remaining
-        return data[len(piece) :]
+    def _feed_body(self, data: bytes) -> None:
+        state = self._state
+        if state == _LENGTH:
+            self._remaining = remaining = self._remaining - len(data)
+            if remaining < 0:
+                raise ProtocolError(f"{-remaining} bytes follow the end of the response")
+            self.body.append(data)
+            self.complete = not remaining
+        elif state == _CHUNKS:
+            if self.complete:
+                raise ProtocolError(f"{len(data)} bytes follow the end of the response")
+            self.complete = self._chunks.feed(data)
+        else:
+            self.body.append(data)
 
-    def _feed_chunks(self, data: bytes) -> None:
-        assert self._chunks is not None
-        if self._chunks.feed(data):
-            self._chunks = None
-            self.complete = True
+
+def _closes(head: bytes, fields: Mapping[bytes, bytes]) -> bool:
+    """Whether the connection ends with this response (RFC 9112, 9.3)."""
+    options = [option.strip(b" \t") for option in fields.get(b"connection", b"").split(b",")]
+    return b"close" in options or (head.startswith(_OLD) and b"keep-alive" not in options)
 
 
 class _ChunkReader:

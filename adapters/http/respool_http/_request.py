@@ -1,4 +1,4 @@
-"""Writing a request's head, strictly: nothing a caller passes can add a line, a field or a second request.
+"""Writing a request, strictly: nothing a caller passes can add a line, a field or a second request.
 
 The rules are RFC 9112 sections 3 to 7; whatever they leave to taste is refused rather than repaired, because what one
 server repairs another reads differently.
@@ -9,18 +9,24 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import AsyncIterable, Iterable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+import attrs
 
 from ._errors import InvalidRequest
 from ._origin import MAX_REMEMBERED
+from ._upload import known_content
 
-__all__ = ["Body", "HeaderInput", "RequestHead", "write_head"]
+__all__ = ["Body", "HeaderInput", "Outgoing", "write_request"]
 
 Body: TypeAlias = bytes | bytearray | memoryview | str | Iterable[bytes] | AsyncIterable[bytes] | None
 """A request's body: bytes, text (sent as UTF-8), or an iterable or asynchronous iterable of bytes."""
 
 HeaderInput: TypeAlias = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[str | bytes, str | bytes]] | None
 """A request's header fields: a mapping, or pairs where a name may repeat."""
+
+_INLINE_BODY = 65536
+"""Bodies up to this size travel in one send with the head."""
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _IN_VALUES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
@@ -31,37 +37,44 @@ _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})  # thes
 _OPTIONS = frozenset({b"connection", b"expect"})
 
 
-class RequestHead(NamedTuple):
-    """A request's head, ready to send, and what it promises."""
+@attrs.frozen
+class Outgoing:
+    """A request ready to be sent, as often as it takes, and what it promises."""
 
-    wire: bytes
+    wire: bytes = attrs.field(repr=False)
+    """Its head, and its body too if that is small."""
     method: bytes
-    length: int | None = 0
-    """Bytes of body that follow; ``None`` for chunks."""
     close: bool = False
-    """The request asked for the connection to end with it."""
+    """It asks for the connection to end with it."""
     expect_continue: bool = False
+    length: int | None = 0
+    """Bytes of body, ``None`` for chunks."""
+    body: Body = attrs.field(default=None, repr=False)
+    """What follows `wire`, if anything does."""
 
 
-def write_head(method: str, target: str, host: bytes, headers: HeaderInput, body_length: int | None) -> RequestHead:
-    """Check and write everything up to the body, adding ``Host`` and the body's framing where the caller did not.
-
-    `body_length` is the number of bytes known to follow, or ``None`` for a body of unknown length.
+def write_request(method: str, target: str, host: bytes, headers: HeaderInput, body: Body) -> Outgoing:
+    """Check and write a request, adding ``Host`` and the body's framing where the caller did not.
 
     Raises:
       InvalidRequest: naming the part that cannot be sent, never quoting a header's value.
     """
-    if headers is None and body_length == 0 and len(target) <= MAX_REMEMBERED:
-        return _bare_head(method, target, host)
-    return _write_fields(method, target, host, headers, body_length)
+    if headers is None and body is None and len(target) <= MAX_REMEMBERED:
+        return _bare_request(method, target, host)
+    content = known_content(body)
+    request = _write_head(method, target, host, headers, None if content is None else len(content))
+    if content is None or len(content) > _INLINE_BODY or request.expect_continue or request.length is None:
+        return attrs.evolve(request, body=body if content is None else content)
+    return attrs.evolve(request, wire=request.wire + content) if content else request
 
 
 @functools.lru_cache(maxsize=1024)
-def _bare_head(method: str, target: str, host: bytes) -> RequestHead:
-    return _write_fields(method, target, host, None, 0)
+def _bare_request(method: str, target: str, host: bytes) -> Outgoing:
+    return _write_head(method, target, host, None, 0)
 
 
-def _write_fields(method: str, target: str, host: bytes, headers: HeaderInput, body_length: int | None) -> RequestHead:
+def _write_head(method: str, target: str, host: bytes, headers: HeaderInput, body_length: int | None) -> Outgoing:
+    """Everything up to the body. `body_length` is in bytes, ``None`` if it is not known."""
     verb = _METHODS.get(method) or _checked_method(method)
     lines = [b"%b %b HTTP/1.1\r\n" % (verb, _checked_target(verb, target))]
     framing: dict[bytes, bytes] = {}
@@ -83,7 +96,7 @@ def _write_fields(method: str, target: str, host: bytes, headers: HeaderInput, b
     lines.append(b"\r\n")
     close = b"close" in map(bytes.strip, options.get(b"connection", b"").split(b","))
     expect_continue = length != 0 and options.get(b"expect") == b",100-continue"
-    return RequestHead(b"".join(lines), verb, length, close, expect_continue)
+    return Outgoing(b"".join(lines), verb, close, expect_continue, length)
 
 
 def _checked_method(method: str) -> bytes:

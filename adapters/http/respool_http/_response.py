@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -24,19 +24,31 @@ class Response:
     becomes fit for another exchange: a body left unread ends it, unless all of it had already arrived.
     """
 
-    __slots__ = ("_connection", "_content", "_headers", "_parser", "_partly_read")
+    # Slots, and those that are not set yet are dealt with by `__getattr__`: that takes a third of a property's time.
+    __slots__ = ("_connection", "_parser", "_partly_read", "_read", "content", "headers", "status_code")
+
+    status_code: int
+    """The status code: 101, or 200 and above. Interim responses are dealt with before you see one."""
+    headers: Headers
+    """The header fields."""
+    content: bytes
+    """The whole body, once `aread` has read it. Raises `RuntimeError` before that."""
 
     def __init__(self, connection: Connection, parser: ResponseParser) -> None:
         self._connection = connection
         self._parser = parser
-        self._content: bytes | None = None
-        self._headers: Headers | None = None
-        self._partly_read = False
+        self._read = self._partly_read = False
+        self.status_code = parser.status_code
 
-    @property
-    def status_code(self) -> int:
-        """The status code: 101, or 200 and above. Interim responses are dealt with before you see one."""
-        return self._parser.status_code
+    if not TYPE_CHECKING:  # or type checkers believe that every name is there
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "headers":
+                self.headers = headers = Headers(self._parser.fields)
+                return headers
+            if name == "content":
+                raise RuntimeError("the response's body has not been read: await response.aread() first")
+            raise AttributeError(f"a Response has no {name!r}", name=name, obj=self)
 
     @property
     def reason_phrase(self) -> str:
@@ -49,23 +61,9 @@ class Response:
         return self._parser.http_version
 
     @property
-    def headers(self) -> Headers:
-        """The header fields."""
-        if self._headers is None:
-            self._headers = Headers(self._parser.fields)
-        return self._headers
-
-    @property
     def trailers(self) -> Headers:
         """Fields sent after a chunked body. Empty until the body has been read to its end."""
         return Headers(self._parser.trailers)
-
-    @property
-    def content(self) -> bytes:
-        """The whole body, once `aread` has read it. Raises `RuntimeError` before that."""
-        if self._content is None:
-            raise RuntimeError("the response's body has not been read: await response.aread() first")
-        return self._content
 
     @property
     def text(self) -> str:
@@ -88,14 +86,24 @@ class Response:
 
     async def read_to_end(self) -> bytes:
         """As `aread`, a checkpoint only where there is something to wait for."""
-        if self._content is None:
+        if not self._read:
             if self._partly_read:
                 raise RuntimeError("part of the body has been received already: go on with receive_some or iteration")
-            if not (self._parser.complete and self._connection.upload is None):
+            if not self.take_if_arrived():
                 await self._receive_the_rest()
-            # What follows an upgrade is not HTTP: see `stream`.
-            self._content = b"" if self._parser.upgraded else self._parser.take_body()
-        return self._content
+                self._read = True
+                # What follows an upgrade is not HTTP: see `stream`.
+                self.content = b"" if self._parser.upgraded else self._parser.take_body()
+        return self.content
+
+    def take_if_arrived(self) -> bool:
+        """As `read_to_end`, if that need not wait, which is the answer."""
+        parser = self._parser
+        if not parser.complete or self._connection.upload is not None:
+            return False
+        self._read = True
+        self.content = parser.take_body()
+        return True
 
     async def _receive_the_rest(self) -> None:
         parser, connection = self._parser, self._connection
@@ -111,11 +119,6 @@ class Response:
             connection.feed(parser, data)
         if parser.complete:
             await connection.finish_upload(parser)
-
-    @property
-    def has_arrived(self) -> bool:
-        """Nothing of the exchange is still under way: `aread` will not wait."""
-        return self._parser.complete and self._connection.upload is None
 
     @property
     def is_upgraded(self) -> bool:

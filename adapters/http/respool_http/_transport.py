@@ -21,6 +21,7 @@ from ._connection import Connection
 from ._errors import HTTPError, InvalidRequest, ProtocolError, ProxyError, ReadTimeout, ServerDisconnected, WriteTimeout
 from ._origin import Origin
 from ._pool import HTTPPool, PooledRequest
+from ._request import Outgoing, write_request
 from ._response import Response, UpgradedStream
 from ._trace import Trace
 
@@ -54,18 +55,18 @@ class PooledTransport:
         # wait: for a connection to be opened where there is room for one, and otherwise for one to be returned.
         to_connect = connections.room(origin) > 0
         patience = connect_timeout if to_connect else _seconds(timeouts.get("pool"))
-        exchange = PooledRequest(
-            request.method,
-            extensions.get("target", request.url.raw_path).decode("ascii"),
-            request.headers.raw,
-            _body(library, request),
-            _seconds(timeouts.get("read")),
-            _seconds(timeouts.get("write")),
-            progress=trace,
-        )
-        exchange.lease = connections.acquire(origin, timeout=patience, transferable=True)
-        exchange.connect_timeout = min(connect_timeout, connections.limits.open_timeout)
         try:
+            exchange = PooledRequest(
+                connections,
+                origin,
+                _outgoing(library, request, origin),
+                patience,
+                min(connect_timeout, connections.limits.open_timeout),
+                transferable=True,
+                read_timeout=_seconds(timeouts.get("read")),
+                write_timeout=_seconds(timeouts.get("write")),
+                progress=trace,
+            )
             response = await exchange.__aenter__()
         except _EXPECTED as error:
             if trace is not None:
@@ -86,10 +87,9 @@ class PooledTransport:
         if trace is not None:
             await trace.sent()  # unless the response came before the request's end, this has been told
             await trace.complete((version, response.status_code, reason, response.headers.raw))
-        elif response.has_arrived:
-            content = await response.read_to_end()
+        elif response.take_if_arrived():
             await stream.aclose()
-            stream = self._library.ByteStream(content)
+            stream = self._library.ByteStream(response.content)
         return self._library.Response(
             response.status_code,
             headers=response.headers.raw,
@@ -104,6 +104,11 @@ def _origin(library: ModuleType, request: Any) -> Origin:
         raise library.UnsupportedProtocol(f"the URL must begin with http:// or https://, not {url.scheme!r}")
     host = url.raw_host.decode("ascii")
     return Origin(url.scheme, host, url.port or _PORTS[url.scheme], request.extensions.get("sni_hostname"))
+
+
+def _outgoing(library: ModuleType, request: Any, origin: Origin) -> Outgoing:
+    target = request.extensions.get("target", request.url.raw_path).decode("ascii")
+    return write_request(request.method, target, origin.host_field, request.headers.raw, _body(library, request))
 
 
 def _seconds(timeout: float | None) -> float:

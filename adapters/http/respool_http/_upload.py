@@ -5,37 +5,43 @@ from __future__ import annotations
 import inspect
 import io
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import trio
 
 from ._errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from ._request import Body, RequestHead
+    from ._request import Body, Outgoing
 
-__all__ = ["Chunks", "Upload", "split_body"]
+__all__ = ["Upload", "known_content"]
 
 Chunks: TypeAlias = Iterator[bytes] | AsyncIterator[bytes]
 
 
-def split_body(body: Body) -> tuple[bytes, Chunks | None]:
-    """A body whose length is known, or what yields one whose length is not."""
+def known_content(body: Body) -> bytes | None:
+    """A body whose length is known, or ``None`` for what has to be iterated over."""
     if body is None:
-        return b"", None
+        return b""
     if isinstance(body, bytes):
-        return body, None
+        return body
     if isinstance(body, str):
-        return body.encode(), None
+        return body.encode()
     if isinstance(body, (bytearray, memoryview)):
-        return bytes(body), None
-    if isinstance(body, AsyncIterable):
-        return b"", aiter(body)
+        return bytes(body)
     if isinstance(body, io.IOBase):
         raise InvalidRequest("body is an ordinary file, whose reads would block the event loop: use trio.open_file")
-    if isinstance(body, Iterable):
-        return b"", iter(body)
+    if isinstance(body, (AsyncIterable, Iterable)):
+        return None
     raise InvalidRequest(f"body must be bytes, str, or an iterable of bytes, not {type(body).__name__}")
+
+
+def _chunks(body: Body) -> Chunks:
+    if isinstance(body, AsyncIterable):
+        return aiter(body)
+    if isinstance(body, bytes):
+        return iter((body,))
+    return iter(cast("Iterable[bytes]", body))
 
 
 class Upload:
@@ -47,11 +53,11 @@ class Upload:
 
     __slots__ = ("_chunks", "_length", "_remaining", "pending")
 
-    def __init__(self, head: RequestHead, chunks: Chunks) -> None:
-        self.pending = memoryview(head.wire)
-        self._chunks: Chunks | None = chunks
-        self._length = head.length
-        self._remaining = head.length
+    def __init__(self, request: Outgoing) -> None:
+        self.pending = memoryview(request.wire)
+        self._chunks: Chunks | None = _chunks(request.body)
+        self._length = request.length
+        self._remaining = request.length
 
     @classmethod
     def of_rest(cls, pending: memoryview) -> Upload:

@@ -176,6 +176,10 @@ async def test_bodies_of_every_kind(nursery: trio.Nursery) -> None:
         headers = {"Content-Length": "3"}
         async with connection.request("POST", "/", headers=headers, body=in_pieces(b"a", b"bc")) as response:
             assert await response.aread() == b"3"
+        for known in (b"bytes", b"", None):  # whoever wants chunks gets them
+            headers = {"Transfer-Encoding": "chunked"}
+            async with connection.request("POST", "/", headers=headers, body=known) as response:
+                assert await response.aread() == (known or b"")
 
 
 @pytest.mark.parametrize(

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
-import trio.testing
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from respool_http import (
     Body,
+    Connection,
     HTTPAdapter,
     HTTPPool,
     InvalidRequest,
@@ -24,9 +24,12 @@ from respool_http import (
     open_http_pool,
 )
 from respool_http._pool import PooledRequest
+from respool_http._request import write_request
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 import respool
 from respool.opentelemetry import PoolMetrics
+from respool.testing import cancel_everywhere
 
 from .scripted import OK, Peer, Script, always, serve
 
@@ -227,6 +230,94 @@ async def test_a_request_that_may_have_been_acted_upon_is_not_repeated(
     assert (await pool.request("GET", url)).content == b"ok"
 
 
+async def test_a_waiting_request_is_sent_before_its_tasks_turn(pool: HTTPPool, nursery: trio.Nursery) -> None:
+    """As soon as another task returns the connection, so that the answer is on its way meanwhile."""
+    url = await serve(nursery, always(OK))
+    async with pool.acquire(url) as other, pool.acquire(url) as connection:
+        for target in ("/1", "/2"):
+            nursery.start_soon(pool.request, "GET", url + target)
+        await wait_all_tasks_blocked()
+        assert connection.exchanges == 0
+    assert (connection.exchanges, other.exchanges) == (1, 1)  # this task has not waited since
+    assert not connection.is_clean()
+    await wait_all_tasks_blocked(0.01)
+    assert connection.is_clean()
+
+
+async def test_cancelled_anywhere_requests_get_their_own_answers(nursery: trio.Nursery) -> None:
+    """Whether they wait for a connection, are sent before their turn, or wait for the answer."""
+
+    async def script(peer: Peer) -> None:
+        while head := await peer.read_head():
+            target = head.split()[1]
+            await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(target), target))
+
+    async def ask(target: str) -> None:
+        assert (await pool.request("GET", url + target)).content == target.encode()
+
+    async def operation() -> None:
+        async with trio.open_nursery() as inner:
+            for i in range(3):
+                inner.start_soon(ask, f"/{i}")
+
+    url = await serve(nursery, script)
+    async with open_http_pool(max_per_origin=1) as pool:
+        for _ in range(3):  # Trio runs the tasks in random order
+            report = await cancel_everywhere(operation)
+            assert report.points >= 5
+        await ask("/last")
+        statistics = pool.connections.statistics()
+        assert (statistics.size, statistics.waiting) == (1, 0)
+
+
+async def test_a_connection_vouched_for_is_asked_the_next_time(pool: HTTPPool, nursery: trio.Nursery) -> None:
+    """What arrives after a response was read, in the pool or in a block, is nobody's answer."""
+    go_on = trio.Event()
+    numbers: list[int] = []
+
+    async def script(peer: Peer) -> None:
+        numbers.append(peer.number)
+        while await peer.read_head():
+            await peer.send(OK)
+            await go_on.wait()
+            await peer.send(OK.replace(b"ok", b"no"))
+
+    url = await serve(nursery, script)
+    assert (await pool.request("GET", url)).content == b"ok"
+    go_on.set()
+    await wait_all_tasks_blocked(0.01)
+    async with pool.stream("GET", url) as response:
+        assert await response.aread() == b"ok"
+        await wait_all_tasks_blocked(0.01)
+    assert (await pool.request("GET", url)).content == b"ok"
+    assert numbers == [1, 2, 3]
+
+
+async def test_what_cannot_be_sent_needs_no_connection(pool: HTTPPool) -> None:
+    """Nobody serves this address."""
+    for method, url, message in (("G ET", "http://127.0.0.1:1/", "method"), ("GET", "http://127.0.0.1:1/a b", "URL")):
+        with pytest.raises(InvalidRequest, match=message):
+            await pool.request(method, url)
+    with pytest.raises(InvalidRequest, match="header name"):
+        await pool.request("GET", "http://127.0.0.1:1/", headers={"a b": "c"})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'header'"):
+        await pool.request("GET", "http://127.0.0.1:1/", header={})  # type: ignore[call-arg]
+
+
+class Lender:
+    """Lends one connection, as a keyed pool does, whatever state it is in."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    @asynccontextmanager
+    async def acquire(
+        self, *_: object, on_lent: Callable[[Connection], object], **__: object
+    ) -> AsyncIterator[Connection]:
+        on_lent(self.connection)
+        yield self.connection
+
+
 async def test_a_request_none_of_which_was_sent_is_repeated_whatever_it_is(
     pool: HTTPPool, nursery: trio.Nursery
 ) -> None:
@@ -243,10 +334,9 @@ async def test_a_request_none_of_which_was_sent_is_repeated_whatever_it_is(
         async with connection.request("GET", "/") as response:
             await response.aread()
         connection.wire.socket.shutdown(socket.SHUT_RDWR)
-        request = PooledRequest("POST", "/", body=b"")
-        request.lease = nullcontext(connection)
-        request.connect_timeout = 1
-        async with request as response:
+        lender: Any = Lender(connection)
+        post = write_request("POST", "/", b"example.com", None, b"")
+        async with PooledRequest(lender, Origin.parse(url), post, acquire_timeout=1, connect_timeout=1) as response:
             assert await response.aread() == b"ok"
     assert seen == [(1, b"GET"), (2, b"POST")]
 
@@ -300,7 +390,7 @@ async def test_a_stale_connection_whose_server_is_gone_for_good(pool: HTTPPool, 
 
 
 async def test_timeouts_and_broken_answers_are_not_repeated(
-    pool: HTTPPool, nursery: trio.Nursery, mock_clock: trio.testing.MockClock
+    pool: HTTPPool, nursery: trio.Nursery, mock_clock: MockClock
 ) -> None:
     seen = 0
 
@@ -324,7 +414,7 @@ async def test_timeouts_and_broken_answers_are_not_repeated(
 
     async with trio.open_nursery() as waiting:
         waiting.start_soon(wait)
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await wait_all_tasks_blocked(0.01)
         mock_clock.jump(1)
     assert seen == 3
 

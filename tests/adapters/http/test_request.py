@@ -10,11 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from respool_http import HeaderInput, InvalidRequest
 from respool_http._origin import split_url
-from respool_http._request import write_head
+from respool_http._request import write_request
 
 
 def wire(method: str = "GET", target: str = "/", headers: HeaderInput = None, length: int | None = 0) -> bytes:
-    return write_head(method, target, b"example.com", headers, length).wire
+    """The head of a request whose body is of that length, or of one that is not known."""
+    body = (iter(()) if length is None else bytes(length)) if length != 0 else None
+    written = write_request(method, target, b"example.com", headers, body).wire
+    return written[: written.index(b"\r\n\r\n") + 4]
 
 
 def test_a_plain_get_is_three_lines() -> None:
@@ -59,7 +62,14 @@ def test_the_body_is_framed(method: str, length: int | None, line: bytes) -> Non
 def test_the_callers_own_framing_is_kept() -> None:
     assert wire("POST", headers={"Content-Length": "7"}, length=None).count(b"ength: 7") == 1
     assert b"Content-Length" not in wire("POST", headers={"Transfer-Encoding": "chunked"}, length=None)
-    assert write_head("POST", "/", b"h", {"transfer-encoding": "chunked"}, 3).length is None
+    assert write_request("POST", "/", b"h", {"transfer-encoding": "chunked"}, b"abc").length is None
+
+
+def test_a_small_body_travels_with_its_head() -> None:
+    small, large = bytes(65536), bytes(65537)
+    assert write_request("POST", "/", b"h", None, small).wire.endswith(b"\r\n\r\n" + small)
+    assert write_request("POST", "/", b"h", None, large).wire.endswith(b"\r\n\r\n")
+    assert write_request("POST", "/", b"h", {"Expect": "100-continue"}, small).wire.endswith(b"\r\n\r\n")
 
 
 @pytest.mark.parametrize("method", ["", "GET ", "G ET", "GET\r\nX: y", "GÉT", "?", "G\0T"])
