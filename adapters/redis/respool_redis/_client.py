@@ -21,7 +21,7 @@ import respool
 from ._adapter import RedisAdapter
 from ._commands import RedisCommands
 from ._connection import Connection
-from ._session import blocks, command_name, is_noted
+from ._session import blocks, command_name, disturbs, is_noted
 from ._wire import Commands, NotSent
 
 __all__ = ["Redis", "open_redis"]
@@ -209,4 +209,4 @@ def _disturbs(commands: Commands) -> bool:
     """Whether others on the same connection would feel `commands`. A whole transaction is over before they would."""
     if commands[0] == ("MULTI",) and commands[-1] == ("EXEC",):
         commands = commands[1:-1]
-    return any(_may_disturb(args[0]) and (is_noted(args[0]) or blocks(args)) for args in commands)
+    return any(_may_disturb(args[0]) and disturbs(args) for args in commands)

@@ -11,7 +11,7 @@ from typing import Any
 
 from redis.exceptions import DataError
 
-__all__ = ["Session", "blocks", "command_name", "is_noted", "takes"]
+__all__ = ["Session", "blocks", "command_name", "disturbs", "is_noted", "takes"]
 
 _BLOCKING = frozenset(
     {"BLPOP", "BRPOP", "BLMPOP", "BLMOVE", "BRPOPLPUSH", "BZPOPMIN", "BZPOPMAX", "BZMPOP", "WAIT", "WAITAOF"}
@@ -49,6 +49,13 @@ def blocks(args: tuple[Any, ...]) -> bool:
     if name in {"XREAD", "XREADGROUP"}:
         return any(arg in {"BLOCK", b"BLOCK"} for arg in _upper(args))
     return name in _BLOCKING
+
+
+def disturbs(args: tuple[Any, ...]) -> bool:
+    """Whether whoever shares a connection would feel that a command was sent on it."""
+    # Of a server's scripts all connections know; being debugged is one connection's own business.
+    harmless = command_name(args) == "SCRIPT" and "DEBUG" not in _words_of(args[:2])
+    return (is_noted(args[0]) and not harmless) or blocks(args)
 
 
 def takes(args: tuple[Any, ...]) -> bool:
@@ -90,7 +97,7 @@ class Session:
         Raises:
           redis.DataError: it is not a command with a reply.
         """
-        words = [word for arg in _upper(args) for word in _words(arg)]
+        words = _words_of(args)
         name = words[0]
         if name in _LISTENING:
             raise DataError(f"{name} has no reply, but makes its connection listen: use {_LISTENING[name]} instead")
@@ -146,6 +153,11 @@ class Session:
         if mode in {"ON", "OFF"}:
             self._answering = mode == "ON"
         return self._answering and not self._skipping
+
+
+def _words_of(args: tuple[Any, ...]) -> list[Any]:
+    """In capitals."""
+    return [word for arg in _upper(args) for word in _words(arg)]
 
 
 def _words(arg: Any) -> list[Any]:

@@ -90,11 +90,29 @@ async def test_tasks_share_one_connection(url: str) -> None:
         assert redis.pool.statistics().size == 1
 
 
+async def test_scripts_are_the_servers_and_not_a_connections(url: str) -> None:
+    """So a lock, which loads its script when it is released for the first time, needs no connection of its own."""
+    async with open_redis(url) as redis, trio.open_nursery() as nursery:
+        await redis.script_flush()
+
+        async def locked(n: int) -> None:
+            async with redis.lock(f"lock {n}"):
+                pass
+
+        for n in range(20):
+            nursery.start_soon(locked, n)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        sha = await redis.script_load("return 1")
+        assert await redis.script_exists(sha) == [True]
+        assert redis.pool.statistics().size == 1
+
+
 OWN: dict[str, Callable[[Redis], Awaitable[Any]]] = {
     "blocking": lambda r: r.blpop("none", 0.01),
     "blocking stream": lambda r: r.xread({"none": "$"}, block=10),
     "select": lambda r: r.select(1),
     "client name": lambda r: r.client_setname("x"),
+    "script debugger": lambda r: r.execute_command("script", "debug", "no"),
     "resp": lambda r: r.execute_command("hello", 2),
     "pipeline that selects": lambda r: r.pipeline().execute_command("SELECT", 1).execute(),
 }
