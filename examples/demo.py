@@ -21,6 +21,7 @@ from .demonstration.http import http
 from .demonstration.load import Tally
 from .demonstration.mariadb import mariadb
 from .demonstration.postgres import postgres
+from .demonstration.programs import run_examples
 from .demonstration.redis import redis
 from .demonstration.screen import Screen, adversities, results
 from .demonstration.subject import Subject, Unavailable
@@ -70,10 +71,12 @@ async def _cancel_on_signal(scope: trio.CancelScope) -> None:
 async def _show(console: Console, names: list[str], seconds: float) -> int:
     screen = Screen(console)
     shown: list[tuple[str, list[Tally]]] = []
+    failed: list[str] = []
     for name in names:
         try:
             async with SUBJECTS[name]() as subject:
                 shown.append((subject.title, await _run_phases(screen, subject, seconds)))
+                failed += await run_examples(console, subject)
         except Unavailable as reason:
             console.print(f"{name} is not shown. {reason}", highlight=False)
     console.print()
@@ -83,9 +86,11 @@ async def _show(console: Console, names: list[str], seconds: float) -> int:
     broken = [check for _, tallies in shown for tally in tallies for check in tally.checks if not check.kept]
     for check in broken:
         console.print(f"BROKEN: {check.promise}: {check.found}", style="bold red")
-    if not broken:
+    for example in failed:
+        console.print(f"BROKEN: examples/{example} failed", style="bold red")
+    if not (broken or failed):
         console.print("\nNothing lost, nothing wrong.", style="bold")
-    return 1 if broken else 0
+    return 1 if broken or failed else 0
 
 
 async def _run_phases(screen: Screen, subject: Subject, seconds: float) -> list[Tally]:

@@ -30,6 +30,7 @@ STATUS = re.compile(r"Active connections: (\d+).*Reading: (\d+) Writing: (\d+)",
 
 def _server() -> NginxServer:
     files = {str(key): str(right_answer(key)).rjust(LENGTH).encode() for key in range(ROWS)}
+    files["index.html"] = b"<p>respool</p>\n"
     return NginxServer(files=files, extra=CONFIGURATION)
 
 
@@ -59,6 +60,8 @@ async def http() -> AsyncIterator[Subject]:
             failures=(OSError, HTTPError),
             count=count,
             restart=server.restart_async,
+            examples="http",
+            url=server.url,
             recovers=False,
         )
 

@@ -48,6 +48,8 @@ async def mariadb() -> AsyncIterator[Subject]:
             failures=(pymysql.MySQLError,),
             count=count,
             restart=server.restart_async,
+            examples="mysql",
+            url=server.url,
         )
 
 

@@ -54,6 +54,8 @@ async def postgres() -> AsyncIterator[Subject]:
             failures=(psycopg.Error,),
             count=count,
             restart=server.restart_async,
+            examples="postgres",
+            url=server.url,
         )
 
 

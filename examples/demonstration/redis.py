@@ -43,6 +43,8 @@ async def redis() -> AsyncIterator[Subject]:
             failures=(RedisError,),
             count=count,
             restart=server.restart_async,
+            examples="redis",
+            url=server.url,
         )
 
 

@@ -38,6 +38,10 @@ class Subject:
     """As the server itself counts them: connections, and requests it is working on. Raises `failures`."""
     restart: Callable[[], Awaitable[None]]
     """Take the server away and bring it back."""
+    examples: str = ""
+    """What the names of its adapter's examples begin with, if it has some."""
+    url: str = ""
+    """The server's, for the examples."""
     recovers: bool = True
     """Whether a connection can be used on after a request on it was cancelled. HTTP/1.1 has no way to tell where the
     next answer begins, so there it is replaced."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from typing import Any
 
 import attrs
 import pytest
+from rich.console import Console
 
 import respool
 from examples.demonstration import load
 from examples.demonstration.embedded import embedded
+from examples.demonstration.programs import run_examples
 from tests.house._house import ROOT, processes_in, stopped_by_ctrl_c
 
 TITLES = ("PostgreSQL", "MariaDB", "Redis", "nginx", "embedded server")
@@ -36,6 +39,9 @@ def test_it_shows_what_pooling_buys_and_survives(servers_directory: Path) -> Non
     for title in TITLES:
         for phase in ("no pool", "pool", "tasks cancelled in mid-query", "server restarted under load"):
             assert any(line.startswith(title) and line.endswith(f", {phase}:") for line in done.stdout.splitlines())
+    for program in ROOT.glob("examples/*.py"):
+        if program.name.startswith(("postgres_", "mysql_", "redis_", "http_")):
+            assert f", examples/{program.name}:\n  " in done.stdout
     assert "BROKEN" not in done.stdout
     assert done.stdout.count("kept ") == len(TITLES) * 12
     assert done.stdout.rstrip().endswith("Nothing lost, nothing wrong.")
@@ -100,6 +106,15 @@ async def test_a_wrong_answer_is_seen() -> None:
             tally = await phase(liar, 0.2, load.View())
             assert tally.wrong == len(tally.latencies) > 0
             assert not tally.checks[0].kept
+
+
+async def test_an_example_that_fails_is_seen() -> None:
+    """One of these needs no server; the others say that theirs is not there."""
+    console = Console(file=io.StringIO())
+    async with embedded() as subject:
+        failed = await run_examples(console, attrs.evolve(subject, examples="http", url="http://127.0.0.1:1"))
+    assert failed == ["http_httpx2.py", "http_reverse_proxy.py"]
+    assert "refused" in console.file.getvalue()  # type: ignore[attr-defined]  # it is a StringIO
 
 
 async def test_lost_connections_are_seen() -> None:
