@@ -123,6 +123,7 @@ class _Acquire(OnlyEntered, Lease[T]):
             if lent:
                 self.waiting_since, self.latest_start = now, now + pool._timeout(self)
             entry, lent = await self._acquire_again(), False
+        self._on_lent = None  # it may hold a borrower that holds this: only the garbage collector would free them
         if pool._instruments:
             pool._tell("acquired", 0.0 if lent else self.since - self.waiting_since)
         resource: T = entry.resource

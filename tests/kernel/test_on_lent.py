@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
@@ -196,6 +198,34 @@ async def test_a_shared_resource_that_breaks_before_the_turn(autojump_clock: Moc
                 await wait_all_tasks_blocked()
                 go.set()
     assert set(again) == {1, 2}
+
+
+async def test_a_borrower_that_holds_its_lease_is_freed_at_once(autojump_clock: MockClock) -> None:
+    """Not by the garbage collector, which costs a busy program time."""
+
+    class Borrower:
+        def __init__(self) -> None:
+            self.lease = pool.acquire(on_lent=self.begin)
+
+        def begin(self, resource: FakeResource) -> None:
+            send(resource)
+
+    async with open_pool(GatedAdapter(), max_size=1) as pool:
+        for contended in (False, True):
+            borrower = Borrower()
+            freed = weakref.ref(borrower)
+            async with AsyncExitStack() as stack:
+                if contended:
+                    await stack.enter_async_context(pool.acquire())
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(borrower.lease.__aenter__)
+                    await wait_all_tasks_blocked()
+                    await stack.aclose()
+            for resource in pool.adapter.resources:  # type: ignore[attr-defined]  # it is a GatedAdapter
+                await receive(resource)
+            await borrower.lease.__aexit__(None, None, None)
+            del borrower
+            assert freed() is None
 
 
 async def test_a_keyed_pool_passes_it_on(autojump_clock: MockClock) -> None:

@@ -792,6 +792,12 @@ MUTANTS = [
         "",
     ),
     Mutant(
+        "a lease keeps its borrower alive",
+        "_pool.py",
+        "        self._on_lent = None  # it may",
+        "        pass  # it may",
+    ),
+    Mutant(
         "a lease of a forgotten key finds its pool closed",
         "_pool.py",
         "return self._ledger.closed and self._successor() is not self",

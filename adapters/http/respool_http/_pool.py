@@ -209,14 +209,14 @@ class PooledRequest(RequestContext):
         while True:
             try:
                 if self._failure is not None:
-                    raise self._failure
+                    failure, self._failure = self._failure, None
+                    raise failure
                 return await exchange(self)
             except ServerDisconnected as error:
                 if self.progress is not None:
                     await self.progress.failed(error)
                 if not self._may_repeat(error, reused=connection.exchanges > 1):
                     raise
-            self._failure = None
             await self._renew()
             exchange = connection.begin
 
