@@ -46,6 +46,9 @@ _COM_QUERY = COMMAND.COM_QUERY
 _escape_int = converters.escape_int
 
 
+_CLEAR_PLUGINS = (b"mysql_clear_password", b"dialog")
+
+
 class AbandonedError(Exception):
     """A command that must not be sent any more, because the task that wanted it has been cancelled."""
 
@@ -101,6 +104,16 @@ class Wire(connections.Connection):
         self.home = (self.charset, self.collation, self.db)
         self.home_status = self.server_status & WATCHED
         self.moved = self.used = False
+
+    def _process_auth(self, plugin_name: bytes, auth_packet: Any, handler: Any = None) -> Any:
+        """Answer the server's wish to sign in by another plugin, which whoever stands between may have forged."""
+        if plugin_name in _CLEAR_PLUGINS and handler is None and not self._secure:
+            raise err.OperationalError(
+                CR.CR_AUTH_PLUGIN_CANNOT_LOAD,
+                f"the server asks for the password as it is ({plugin_name.decode()}), which everybody on the way could "
+                "read: use TLS or a Unix socket, or allow it with auth_plugin_map",
+            )
+        return super()._process_auth(plugin_name, auth_packet, handler)
 
     def cursor(self, cursor: None = None) -> Cursor:
         """Make one for PyMySQL's own use in `connect`."""

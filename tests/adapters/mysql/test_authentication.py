@@ -120,6 +120,27 @@ async def test_plugins_of_mysql_8(plugin: Callable[[Client], Any], secure: bool)
         connection.close()
 
 
+@pytest.mark.parametrize("plugin", ["mysql_clear_password", "dialog"])
+@pytest.mark.parametrize("secure", [False, True], ids=["in the clear", "over TLS"])
+async def test_a_password_is_sent_as_it_is_over_tls_only(plugin: str, secure: bool) -> None:
+    """Whoever stands between client and server could ask for it otherwise."""
+    answers: list[bytes] = []
+
+    async def script(client: Client) -> None:
+        await client.greet("caching_sha2_password")
+        await client.send(b"\xfe" + plugin.encode() + b"\0" + (b"\x03Password: " if plugin == "dialog" else b""))
+        answers.append(await client.receive())
+        await client.send(error(1045, "wrong"))
+
+    options: dict[str, Any] = {"ssl": client_tls()} if secure else {}
+    async with scripted(script, tls=server_tls() if secure else None) as port:
+        adapter = MySQLAdapter(host="127.0.0.1", port=port, user="me", password=PASSWORD.decode(), **options)
+        with pytest.raises(err.OperationalError, match="wrong" if secure else "use TLS") as caught:
+            await adapter.open()
+    assert adapter.verdict(caught.value) == Verdict.PERMANENT
+    assert (PASSWORD + b"\0" in answers) is secure
+
+
 async def test_a_known_public_key_is_not_asked_for() -> None:
     async def script(client: Client) -> None:
         await client.greet("caching_sha2_password")
