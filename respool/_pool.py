@@ -132,6 +132,8 @@ class _Acquire(OnlyEntered, Lease[T]):
     async def _enter_anew(self) -> T:
         """Enter the pool that has taken the place of one that was forgotten."""
         self._pool = self._pool._successor()
+        if self._on_lent is not None:
+            self._pool._ledger.wake = _wake_lent
         self.task = None
         return await _Acquire.__aenter__(self)
 

@@ -237,6 +237,17 @@ async def test_a_keyed_pool_passes_it_on(autojump_clock: MockClock) -> None:
     assert adapter.calls == ["open", "close 1"]
 
 
+async def test_a_key_forgotten_before_the_block_is_entered(autojump_clock: MockClock) -> None:
+    """The pool that takes the place of the forgotten one calls it, too, when somebody else returns or opens."""
+    adapter = GatedAdapter()
+    async with open_keyed_pool({"key": adapter}.__getitem__, max_size=1) as pool:
+        lease = pool.acquire("key", on_lent=send)
+        await wait_all_tasks_blocked()
+        assert not pool.statistics().keys
+        async with lease as resource:
+            await receive(resource)
+
+
 async def test_max_hold_and_instruments_do_not_mind(autojump_clock: MockClock) -> None:
     """A block that never begins is neither revoked nor told of."""
     record: list[str] = []

@@ -804,6 +804,12 @@ MUTANTS = [
         "return False",
     ),
     Mutant(
+        "on_lent is not called in the pool that takes a forgotten one's place",
+        "_pool.py",
+        "        if self._on_lent is not None:\n            self._pool._ledger.wake = _wake_lent\n",
+        "",
+    ),
+    Mutant(
         "a resource is handed on although another pool has nothing",
         "_budget.py",
         "return bool(self._starving or self._wanting)",
