@@ -87,47 +87,50 @@ class _Acquire(OnlyEntered, Lease[T]):
             await checkpoint_if_cancelled()  # before anything is lent to, or begun for, a caller who is gone
         now = pool._now()
         self.task = current_task()
-        if pool._watchful:
-            pool._before_acquire(self)
-        lent = False
-        if not queue.size or (self.line == URGENT and not queue.count_urgent()):
-            lent = ledger.try_lend(self, now)
-            if ledger.work:
-                pool._start_jobs()
-        if lent:
-            if self._on_lent is None:
-                await cancel_shielded_checkpoint()
-            else:
-                self.call_on_lent()
-                await cancel_shielded_checkpoint()
-                self.unwrap()
-        else:
-            latest_start = now + (pool.limits.acquire_timeout if self._timeout is None else self._timeout)
-            if (
-                ledger.open_error is not None
-                or (ledger.expected_use > _TELLING_USE and queue.size)
-                or queue.size >= pool.limits.max_waiting
-                or ledger.closed
-            ):
-                if pool._is_forgotten():
-                    return await self._enter_anew()
-                latest_start = pool._admit(self, now, latest_start)
-            ledger.enqueue(self, now, latest_start)
-            if ledger.work:
-                pool._start_jobs()
-            if ledger.due < pool._nap_ends:
-                pool._wake_upkeep()
-            await wait_task_rescheduled(self._give_up)
-        entry = self.entry
-        if entry is None:  # the resource was closed before this task came to use it
+        try:
+            if pool._watchful:
+                pool._before_acquire(self)
+            lent = False
+            if not queue.size or (self.line == URGENT and not queue.count_urgent()):
+                lent = ledger.try_lend(self, now)
+                if ledger.work:
+                    pool._start_jobs()
             if lent:
-                self.waiting_since, self.latest_start = now, now + pool._timeout(self)
-            entry, lent = await self._acquire_again(), False
-        self._on_lent = None  # it may hold a borrower that holds this: only the garbage collector would free them
-        if pool._instruments:
-            pool._tell("acquired", 0.0 if lent else self.since - self.waiting_since)
-        resource: T = entry.resource
-        return resource
+                if self._on_lent is None:
+                    await cancel_shielded_checkpoint()
+                else:
+                    self.call_on_lent()
+                    await cancel_shielded_checkpoint()
+                    self.unwrap()
+            else:
+                latest_start = now + (pool.limits.acquire_timeout if self._timeout is None else self._timeout)
+                if (
+                    ledger.open_error is not None
+                    or (ledger.expected_use > _TELLING_USE and queue.size)
+                    or queue.size >= pool.limits.max_waiting
+                    or ledger.closed
+                ):
+                    if pool._is_forgotten():
+                        return await self._enter_anew()
+                    latest_start = pool._admit(self, now, latest_start)
+                ledger.enqueue(self, now, latest_start)
+                if ledger.work:
+                    pool._start_jobs()
+                if ledger.due < pool._nap_ends:
+                    pool._wake_upkeep()
+                await wait_task_rescheduled(self._give_up)
+            entry = self.entry
+            if entry is None:  # the resource was closed before this task came to use it
+                if lent:
+                    self.waiting_since, self.latest_start = now, now + pool._timeout(self)
+                entry, lent = await self._acquire_again(), False
+            if pool._instruments:
+                pool._tell("acquired", 0.0 if lent else self.since - self.waiting_since)
+            resource: T = entry.resource
+            return resource
+        finally:
+            # It may hold a borrower that holds this: only the garbage collector would free them.
+            self._on_lent = None
 
     async def _enter_anew(self) -> T:
         """Enter the pool that has taken the place of one that was forgotten."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -200,32 +200,40 @@ async def test_a_shared_resource_that_breaks_before_the_turn(autojump_clock: Moc
     assert set(again) == {1, 2}
 
 
-async def test_a_borrower_that_holds_its_lease_is_freed_at_once(autojump_clock: MockClock) -> None:
-    """Not by the garbage collector, which costs a busy program time."""
+class Borrower:
+    """Holds its lease, which holds it."""
 
-    class Borrower:
-        def __init__(self) -> None:
-            self.lease = pool.acquire(on_lent=self.begin)
+    def __init__(self, pool: FakePool, *, failing: bool) -> None:
+        self.lease = pool.acquire(timeout=1, on_lent=self.begin)
+        self.failing = failing
 
-        def begin(self, resource: FakeResource) -> None:
-            send(resource)
+    def begin(self, _: FakeResource) -> None:
+        if self.failing:
+            raise GatedError("refused", Verdict.KEEP)
 
-    async with open_pool(GatedAdapter(), max_size=1) as pool:
-        for contended in (False, True):
-            borrower = Borrower()
-            freed = weakref.ref(borrower)
-            async with AsyncExitStack() as stack:
-                if contended:
-                    await stack.enter_async_context(pool.acquire())
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(borrower.lease.__aenter__)
-                    await wait_all_tasks_blocked()
-                    await stack.aclose()
-            for resource in pool.adapter.resources:  # type: ignore[attr-defined]  # it is a GatedAdapter
-                await receive(resource)
-            await borrower.lease.__aexit__(None, None, None)
-            del borrower
-            assert freed() is None
+
+@pytest.mark.parametrize("failing", [False, True])
+@pytest.mark.parametrize("wait", [0, 0.5, 2])
+async def test_a_borrower_that_holds_its_lease_is_freed_at_once(
+    autojump_clock: MockClock, wait: float, *, failing: bool
+) -> None:
+    """Not by the garbage collector, which costs a busy program time; whether it was served at once, late or never."""
+
+    async def use() -> None:
+        borrower = Borrower(pool, failing=failing)
+        freed.append(weakref.ref(borrower))
+        with suppress(GatedError, PoolTimeout):
+            async with borrower.lease:
+                pass
+
+    freed: list[weakref.ref[Borrower]] = []
+    async with open_pool(GatedAdapter(), max_size=1) as pool, trio.open_nursery() as nursery:
+        await exchange(pool)
+        async with pool.acquire() if wait else nullcontext():
+            nursery.start_soon(use)
+            await trio.sleep(wait)
+        await wait_all_tasks_blocked()
+        assert [borrower() for borrower in freed] == [None]
 
 
 async def test_a_keyed_pool_passes_it_on(autojump_clock: MockClock) -> None:

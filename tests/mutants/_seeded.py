@@ -239,7 +239,7 @@ MUTANTS = [
     Mutant(
         "upkeep is not woken for an earlier deadline",
         "_pool.py",
-        "            if ledger.due < pool._nap_ends:\n                pool._wake_upkeep()\n",
+        "                if ledger.due < pool._nap_ends:\n                    pool._wake_upkeep()\n",
         "",
     ),
     Mutant(
@@ -392,8 +392,8 @@ MUTANTS = [
     Mutant(
         "acquire is no checkpoint when a resource is idle",
         "_pool.py",
-        "                await cancel_shielded_checkpoint()\n            else:",
-        "                pass\n            else:",
+        "                    await cancel_shielded_checkpoint()\n                else:",
+        "                    pass\n                else:",
     ),
     Mutant(
         "a cancelled task acquires all the same",
@@ -404,8 +404,8 @@ MUTANTS = [
     Mutant(
         "an acquire can be cancelled between taking a resource and its block",
         "_pool.py",
-        "                await cancel_shielded_checkpoint()\n            else:",
-        "                await trio.lowlevel.checkpoint()\n            else:",
+        "                    await cancel_shielded_checkpoint()\n                else:",
+        "                    await trio.lowlevel.checkpoint()\n                else:",
     ),
     Mutant(
         "hooks are cancelled with the task that opened the pool",
@@ -758,8 +758,8 @@ MUTANTS = [
     Mutant(
         "on_lent is called only when the borrower's turn has come",
         "_pool.py",
-        "                self.call_on_lent()\n                await cancel_shielded_checkpoint()\n",
-        "                await cancel_shielded_checkpoint()\n                self.call_on_lent()\n",
+        "                    self.call_on_lent()\n                    await cancel_shielded_checkpoint()\n",
+        "                    await cancel_shielded_checkpoint()\n                    self.call_on_lent()\n",
     ),
     Mutant(
         "what on_lent raises is lost",
@@ -794,8 +794,8 @@ MUTANTS = [
     Mutant(
         "a lease keeps its borrower alive",
         "_pool.py",
-        "        self._on_lent = None  # it may",
-        "        pass  # it may",
+        "            self._on_lent = None\n",
+        "            pass\n",
     ),
     Mutant(
         "a lease of a forgotten key finds its pool closed",
