@@ -15,6 +15,7 @@ import contextvars
 import inspect
 import logging
 import math
+import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
@@ -147,6 +148,9 @@ class _Acquire(OnlyEntered, Lease[T]):
             self._on_lent(self.entry.resource)  # type: ignore[misc]  # called only if there is one
         except BaseException as error:  # noqa: BLE001
             self.error = error
+        else:
+            return
+        _cut_context(self.error, sys.exception())
 
     async def _acquire_again(self) -> Entry[T]:
         """Wait once more, in the place in line that this lease has by its `waiting_since`."""
@@ -882,6 +886,13 @@ def _wake_lent(task: Any, lease: Any) -> None:
     if lease._on_lent is not None and lease.entry is not None:
         lease.call_on_lent()
     reschedule(task, lease)
+
+
+def _cut_context(error: BaseException, handled: BaseException | None) -> None:
+    """Take `handled` from the end of `error`'s context: it ended another task's block, and is none of its business."""
+    while error.__context__ is not None and error.__context__ is not handled:
+        error = error.__context__
+    error.__context__ = None
 
 
 def _stack_of_borrower() -> str:

@@ -137,6 +137,32 @@ async def test_what_it_raises_is_the_borrowers(
         assert adapter.opened == (2 if error.args == ("broken",) else 1)
 
 
+async def test_what_it_raises_does_not_tell_why_the_resource_was_returned(autojump_clock: MockClock) -> None:
+    """P5: the error that ended another task's block, and what its frames hold, is not this borrower's."""
+
+    def begin(_: FakeResource) -> None:
+        try:
+            raise GatedError("cause", Verdict.KEEP)
+        except GatedError as error:
+            raise GatedError("refused", Verdict.KEEP) from error
+
+    async def expect() -> None:
+        with pytest.raises(GatedError, match="refused") as raised:
+            await borrow(pool, [], begin)
+        cause = raised.value.__cause__
+        assert isinstance(cause, GatedError)
+        assert raised.value.__context__ is cause
+        assert cause.__context__ is None
+
+    async with open_pool(GatedAdapter(), max_size=1) as pool, trio.open_nursery() as nursery:
+        with pytest.raises(GatedError, match="secret"):
+            async with pool.acquire():
+                nursery.start_soon(expect)
+                await wait_all_tasks_blocked()
+                raise GatedError("secret", Verdict.KEEP)
+        await expect()
+
+
 async def test_who_is_cancelled_after_it_leaves_the_resource_to_be_reset(autojump_clock: MockClock) -> None:
     """P5: what was begun on a borrower's behalf is undone as if it had begun it itself."""
     adapter = GatedAdapter()

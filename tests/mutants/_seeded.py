@@ -764,14 +764,20 @@ MUTANTS = [
     Mutant(
         "what on_lent raises is lost",
         "_pool.py",
-        "        except BaseException as error:  # noqa: BLE001\n            self.error = error\n\n    async def _acquire_again",
-        "        except BaseException as error:  # noqa: BLE001\n            pass\n\n    async def _acquire_again",
+        "        except BaseException as error:  # noqa: BLE001\n            self.error = error\n        else",
+        "        except BaseException as error:  # noqa: BLE001\n            return\n        else",
     ),
     Mutant(
         "what on_lent raises hits the task that returns the resource",
         "_pool.py",
-        "        except BaseException as error:  # noqa: BLE001\n            self.error = error\n\n    async def _acquire_again",
-        "        except Exception as error:  # noqa: BLE001\n            self.error = error\n\n    async def _acquire_again",
+        "        except BaseException as error:  # noqa: BLE001\n            self.error = error\n        else",
+        "        except Exception as error:  # noqa: BLE001\n            self.error = error\n        else",
+    ),
+    Mutant(
+        "what on_lent raises tells a stranger's error",
+        "_pool.py",
+        "        _cut_context(self.error, sys.exception())\n",
+        "",
     ),
     Mutant(
         "a resource is lost when on_lent raises",
