@@ -78,8 +78,8 @@ class Connection:
         self._read_timeout = self._write_timeout = math.inf
         self._progress: Progress | None = None
         self._close = False  # the request asked for the connection to end with it
-        self._sent = self._sent_whole = False
-        self._answered = False
+        self._sent = 0  # bytes
+        self._sent_whole = self._answered = False
 
     def is_clean(self) -> bool:
         """Between exchanges, the server still there and silent, its ``Keep-Alive: timeout`` not over. Never waits."""
@@ -195,7 +195,8 @@ class Connection:
         if outgoing.body is None:
             self._send_at_once(outgoing.wire)
         else:
-            self._sent = self._sent_whole = False
+            self._sent = 0
+            self._sent_whole = False
             request.upload = self.upload = Upload(outgoing)
 
     async def answer(self, request: RequestContext) -> Response:
@@ -240,14 +241,13 @@ class Connection:
         )
 
     def _send_at_once(self, data: bytes) -> None:
+        self._sent = 0
         try:
-            sent = self.wire.send_nowait(data)
+            self._sent = sent = self.wire.send_nowait(data)
         except BLOCKED:
             sent = 0
         except OSError as error:
-            self._sent = False
             raise self.disconnected("the server closed the connection before the request was sent") from error
-        self._sent = sent > 0
         self._sent_whole = sent == len(data)
         if not self._sent_whole:
             self.upload = Upload.of_rest(memoryview(data)[sent:])
@@ -302,7 +302,9 @@ class Connection:
 
     def disconnected(self, message: str) -> ServerDisconnected:
         """The error for a server that went away, saying how far the exchange had got."""
-        return ServerDisconnected(message, sent=self._sent, answered=self._answered)
+        # Over TLS more is sent than we count. Who has acknowledged only as much as that is more has no whole record.
+        reached = self._answered or self.wire.unacknowledged() < self._sent
+        return ServerDisconnected(message, sent=self._sent > 0, answered=self._answered, reached=reached)
 
     # Every wait of an exchange
 
@@ -353,8 +355,9 @@ class Connection:
         if not upload.pending:
             return  # a piece may be empty, and at the end there is none
         try:
-            upload.pending = upload.pending[self.wire.send_nowait(upload.pending) :]
-            self._sent = True
+            sent = self.wire.send_nowait(upload.pending)
+            upload.pending = upload.pending[sent:]
+            self._sent += sent
         except BLOCKED:
             with trio.move_on_after(self._write_timeout) as scope:
                 await self.wire.wait_readable_or_writable()

@@ -36,12 +36,16 @@ class ServerDisconnected(HTTPError, trio.BrokenResourceError):
     """The server closed or reset the connection before its response was complete.
 
     `sent` says whether any byte of the request had left, `answered` whether any byte of the response had arrived.
+    `reached` is false if none of the request had left, or the server's side of the TCP connection has acknowledged none
+    of it: then no server has read the request, or only just, when it broke the connection off. It is true where that
+    cannot be told: through Unix sockets, and on other systems than Linux.
     """
 
-    def __init__(self, message: str, *, sent: bool, answered: bool) -> None:
+    def __init__(self, message: str, *, sent: bool, answered: bool, reached: bool) -> None:
         super().__init__(message)
         self.sent = sent
         self.answered = answered
+        self.reached = reached
 
 
 class ProxyError(HTTPError):

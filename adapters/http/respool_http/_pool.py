@@ -63,10 +63,10 @@ class HTTPPool:
     ) -> Response:
         """Send a request and read the whole response: ``status_code``, ``headers``, ``content``.
 
-        A connection that was kept alive may have been closed by its server a moment ago. If the request cannot have
-        been acted upon (none of it was sent), or does no harm if repeated (its method is idempotent), it is sent once
-        more, on a fresh connection; unless its body is an iterator, which cannot be read twice. Nothing else is
-        repeated but what ``retries`` asks for.
+        A connection that was kept alive may have been closed by its server a moment ago. A request that has not reached
+        the server then is sent once more, on a fresh connection; unless its body is an iterator, which cannot be read
+        twice. If some of it was sent, only the server's TCP tells whether it has arrived, and not for certain: so that
+        only counts for idempotent methods. Nothing else is repeated but what ``retries`` asks for.
 
         Redirects, cookies, content codings and authentication are a client's affair: see `respool_http.httpx2`.
 
@@ -244,11 +244,11 @@ class PooledRequest(RequestContext):
             raise respool.OpenFailed("cannot open a fresh connection in place of one that the server closed") from error
 
     def _may_repeat(self, error: ServerDisconnected, *, reused: bool) -> bool:
-        """RFC 9112, 9.3.1: repeat what was not sent, or what may be repeated; Go's transport draws the same line."""
+        """RFC 9112, 9.3.1. Go's transport repeats more: idempotent requests that have reached the server."""
         if error.answered or isinstance(self.outgoing.body, (Iterator, AsyncIterator)):
             return False
         idempotent = self.outgoing.method in _IDEMPOTENT
-        if reused and (idempotent or not error.sent):
+        if reused and not (error.reached if idempotent else error.sent):
             return True
         self._retries -= 1
         return idempotent and self._retries >= 0

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import struct
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
@@ -26,6 +28,9 @@ BLOCKED: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 _RECEIVE_SIZE: Final = 65536
 _SEND_SIZE: Final = 262144  # bounds how long one send may keep the event loop
+
+# Of Linux's struct tcp_info: tcpi_bytes_acked, which counts the SYN too, tcpi_bytes_sent and tcpi_bytes_retrans.
+_TCP_INFO: Final = struct.Struct("=120x Q 72x QQ")
 
 _Wait: TypeAlias = Callable[[socket.socket], Awaitable[None]]
 
@@ -106,6 +111,17 @@ class Wire:
     def send_nowait(self, data: bytes | memoryview) -> int:
         """Send what fits now and say how much that was. Raises one of `BLOCKED`, or `OSError`."""
         return self._sock.send(data if len(data) <= _SEND_SIZE else data[:_SEND_SIZE])
+
+    def unacknowledged(self) -> int:
+        """How many bytes were sent and not acknowledged by the peer's TCP. 0 where the system does not say."""
+        if sys.platform != "linux":
+            return 0
+        try:
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+            acknowledged, sent, repeated = _TCP_INFO.unpack(info)
+        except (OSError, struct.error):
+            return 0  # a Unix socket, one that is closed, or a kernel before 4.19
+        return int(sent) - int(repeated) - int(acknowledged) + 1
 
     def receive_nowait(self) -> bytes | None:
         """What has arrived, ``b""`` at the end of the stream, ``None`` if nothing has. Raises `OSError`."""
