@@ -19,7 +19,7 @@ import sys
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from types import TracebackType
+from types import CoroutineType, TracebackType
 from typing import Any, Generic, TypeVar, Unpack, overload
 
 import attrs
@@ -145,7 +145,10 @@ class _Acquire(OnlyEntered, Lease[T]):
         """Begin the use on the borrower's behalf. What is raised is the borrower's: `unwrap` raises it there."""
         self.error = None
         try:
-            self._on_lent(self.entry.resource)  # type: ignore[misc]  # called only if there is one
+            returned = self._on_lent(self.entry.resource)  # type: ignore[misc]  # called only if there is one
+            if isinstance(returned, CoroutineType):
+                returned.close()
+                raise TypeError("on_lent must not be an async function: nobody could await it")
         except BaseException as error:  # noqa: BLE001
             self.error = error
         else:
@@ -579,6 +582,7 @@ class Pool(Generic[T]):
         permanent = Verdict.PERMANENT in verdict or isinstance(error, NotAwaitable)
         told = ledger.open_error is not None and _brief(ledger.open_error) == _brief(error)
         ledger.open_failed(entry, error, now, permanent=permanent)
+        told = told or bool(self.limits.fail_fast and ledger.queue.size and ledger.hopeless())  # to those, just below
         level = logging.DEBUG if told else logging.WARNING
         logger.log(level, "%s: could not open a resource: %s", self.name, _brief(error))
         self._tell("open_failed", error)

@@ -163,6 +163,14 @@ async def test_what_it_raises_does_not_tell_why_the_resource_was_returned(autoju
         await expect()
 
 
+async def test_it_must_not_be_an_async_function(autojump_clock: MockClock) -> None:
+    """Which nobody would await; Python alone would only warn of that."""
+    async with open_pool(GatedAdapter(), max_size=1) as pool:
+        with pytest.raises(TypeError, match="on_lent must not be an async function"):
+            await borrow(pool, [], receive)
+        await exchange(pool)
+
+
 async def test_who_is_cancelled_after_it_leaves_the_resource_to_be_reset(autojump_clock: MockClock) -> None:
     """P5: what was begun on a borrower's behalf is undone as if it had begun it itself."""
     adapter = GatedAdapter()

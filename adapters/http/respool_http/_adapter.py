@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import http.client
+import os
 import socket
 import ssl
+from collections.abc import Callable
+from typing import Any
 
 import attrs
 import trio
@@ -40,6 +43,21 @@ def _proxy(proxy: str | Proxy | None) -> Proxy | None:
     return None if proxy is None else Proxy.parse(proxy)
 
 
+def _with_reason(error: OSError, where: str) -> OSError:
+    """The same with the reason in its text, where Trio has only told what it was that failed."""
+    attempts = error.__cause__.exceptions if isinstance(error.__cause__, BaseExceptionGroup) else (error,)
+    errno = next((attempt.errno for attempt in attempts if isinstance(attempt, OSError)), None)
+    return error if errno is None else OSError(errno, os.strerror(errno), where)
+
+
+def _is_a(*types: type) -> Callable[[object, attrs.Attribute[Any], object], None]:
+    def check(_: object, option: attrs.Attribute[Any], value: object) -> None:
+        if value is not None and not isinstance(value, types):
+            raise TypeError(f"{option.name} must be {types[0].__name__} or None, not {type(value).__name__}")
+
+    return check
+
+
 @attrs.frozen
 class HTTPAdapter(Adapter[Connection]):
     """Opens keep-alive connections to one origin, such as ``"https://example.com"`` or ``"http://127.0.0.1:8080"``.
@@ -56,10 +74,12 @@ class HTTPAdapter(Adapter[Connection]):
     """
 
     origin: Origin = attrs.field(converter=_origin)
-    ssl_context: ssl.SSLContext | None = attrs.field(default=None, kw_only=True, repr=False)
+    ssl_context: ssl.SSLContext | None = attrs.field(
+        default=None, kw_only=True, repr=False, validator=_is_a(ssl.SSLContext)
+    )
     server_hostname: str | None = attrs.field(default=None, kw_only=True)
     proxy: Proxy | None = attrs.field(default=None, kw_only=True, converter=_proxy)
-    uds: str | None = attrs.field(default=None, kw_only=True)
+    uds: str | None = attrs.field(default=None, kw_only=True, validator=_is_a(str))
     max_header_size: int = attrs.field(default=MAX_HEADER_SIZE, kw_only=True, validator=attrs.validators.ge(1024))
     max_body_size: int = attrs.field(default=MAX_BODY_SIZE, kw_only=True, validator=attrs.validators.ge(0))
 
@@ -104,10 +124,14 @@ class HTTPAdapter(Adapter[Connection]):
         return wire
 
     async def _connect(self) -> socket.socket:
-        if self.uds is not None:
-            return await open_unix(self.uds)
         target = self.origin if self.proxy is None else self.proxy
-        return await open_tcp(target.host, target.port)
+        where = f"{target.host}:{target.port}" if self.uds is None else self.uds
+        try:
+            return await (open_tcp(target.host, target.port) if self.uds is None else open_unix(self.uds))
+        except socket.gaierror:
+            raise
+        except OSError as error:
+            raise _with_reason(error, where) from error
 
     async def _open_tunnel(self, wire: Wire, proxy: Proxy) -> None:
         authority = self.origin.authority

@@ -28,7 +28,7 @@ from ._upload import Upload
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["Connection", "RequestContext"]
+__all__ = ["Connection", "Progress", "RequestContext", "check_seconds"]
 
 _EXPECT_SECONDS: Final = 1.0
 """How long to wait for ``100 Continue`` before sending anyway (RFC 9110, 10.1.1; curl's figure)."""
@@ -123,6 +123,7 @@ class Connection:
 
         Raises, at once:
           InvalidRequest: the request is yours to mend.
+          ValueError: a timeout is no number of seconds.
 
         Raises, on entering the block:
           ServerDisconnected: the server went away. Its `sent` and `answered` say how far things had got.
@@ -130,6 +131,7 @@ class Connection:
           ReadTimeout, WriteTimeout: also `trio.TooSlowError`.
           NotReusable: an earlier exchange on this connection is still under way, or did not end where it should.
         """
+        check_seconds(read_timeout=read_timeout, write_timeout=write_timeout)
         outgoing = write_request(method, target, self._host, headers, body)
         request = RequestContext(outgoing, read_timeout, write_timeout)
         request.connection = self
@@ -378,6 +380,13 @@ class Connection:
 
     def _broken(self) -> ServerDisconnected:
         return self.disconnected("the connection broke before the response was complete")
+
+
+def check_seconds(**timeouts: float) -> None:
+    """Raise `ValueError` for what is no length of time."""
+    for name, seconds in timeouts.items():
+        if not isinstance(seconds, (int, float)) or isinstance(seconds, bool) or not seconds >= 0:
+            raise ValueError(f"{name} must be a number of seconds >= 0, math.inf for no limit, not {seconds!r}")
 
 
 class Progress(Protocol):

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
 import ssl
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, TypedDict, Unpack
 
+import attrs
 import trio
 
 import respool
 
 from ._adapter import HTTPAdapter
-from ._connection import Connection, Progress, RequestContext
+from ._connection import Connection, Progress, RequestContext, check_seconds
 from ._errors import HTTPError, InvalidRequest, ServerDisconnected
 from ._origin import MAX_REMEMBERED, Origin, Proxy, split_url
 from ._parser import MAX_BODY_SIZE, MAX_HEADER_SIZE
@@ -25,6 +27,14 @@ from ._response import Response
 __all__ = ["HTTPPool", "PooledRequest", "RequestOptions", "open_http_pool"]
 
 _IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"})  # RFC 9110, 9.2.2
+
+
+_INSTEAD: Final = {  # what others call it
+    **dict.fromkeys(("content", "data"), "'body'"),
+    "json": "'body', with json.dumps(...) and the header Content-Type: application/json",
+    "params": "the URL, with urllib.parse.urlencode(...)",
+    "timeout": "trio.fail_after() around the call, 'read_timeout' for silence, 'acquire_timeout' for the pool",
+}
 
 
 class RequestOptions(TypedDict, total=False):
@@ -48,6 +58,9 @@ class HTTPPool:
     def __init__(self, connections: respool.KeyedPool[Origin, Connection]) -> None:
         self.connections = connections
         """The pool underneath, with its ``statistics`` and the rest."""
+
+    def __repr__(self) -> str:
+        return f"<respool_http.HTTPPool over {self.connections!r}>"
 
     def acquire(self, origin: str | Origin, *, timeout: float | None = None) -> AbstractAsyncContextManager[Connection]:
         """Borrow a connection to ``"https://host[:port]"`` for the length of an ``async with`` block.
@@ -74,9 +87,10 @@ class HTTPPool:
           method: ``"GET"``, in capitals.
           url: absolute, ``http`` or ``https``, percent-encoded.
           acquire_timeout: longest wait for a connection, instead of the pool's.
-          options: see `RequestOptions`.
+          options: ``headers``, ``body``, ``retries``, ``read_timeout``, ``write_timeout``: see `RequestOptions`.
 
         Raises:
+          TypeError, ValueError: an option is not what it should be.
           InvalidRequest: the request is yours to mend.
           ServerDisconnected, ProtocolError, ReadTimeout, WriteTimeout: as `Connection.request`.
           respool.PoolTimeout, respool.OpenFailed: no connection in time; the server cannot be reached.
@@ -101,6 +115,7 @@ class HTTPPool:
 
     def _exchange(self, method: str, url: str, acquire_timeout: float | None, options: RequestOptions) -> PooledRequest:
         if options or not isinstance(url, str) or len(url) > MAX_REMEMBERED:
+            _refuse_unknown(options)
             return self._exchange_with(method, url, acquire_timeout, **options)
         origin, outgoing = _plain_request(method, url)
         connections = self.connections
@@ -117,6 +132,9 @@ class HTTPPool:
         read_timeout: float = math.inf,
         write_timeout: float = math.inf,
     ) -> PooledRequest:
+        check_seconds(read_timeout=read_timeout, write_timeout=write_timeout)
+        if not isinstance(retries, int) or isinstance(retries, bool) or retries < 0:
+            raise ValueError(f"retries must be an int >= 0, not {retries!r}")
         origin, target = _split(url)
         outgoing = write_request(method, target, origin.host_field, headers, body)
         return PooledRequest(
@@ -129,6 +147,14 @@ class HTTPPool:
             read_timeout=read_timeout,
             write_timeout=write_timeout,
         )
+
+
+def _refuse_unknown(options: Iterable[str]) -> None:
+    known = RequestOptions.__annotations__
+    for name in options:
+        if name not in known:
+            near = _INSTEAD.get(name) or ", ".join(map(repr, difflib.get_close_matches(name, known, n=1)))
+            raise TypeError(f"there is no option {name!r}" + (f"; use {near}" if near else ""))
 
 
 def _split(url: str) -> tuple[Origin, str]:
@@ -286,17 +312,19 @@ async def open_http_pool(
         for each request; and ``fail_fast`` is true: an origin that cannot be reached is an error now, and not something
         to wait for.
     """
+    if not isinstance(max_per_origin, int) or isinstance(max_per_origin, bool) or max_per_origin < 1:
+        raise ValueError(f"max_per_origin must be an int >= 1, not {max_per_origin!r}")
+    adapter = HTTPAdapter(
+        Origin("http", "localhost", 80),  # stands for any: what else is given is checked at once
+        ssl_context=ssl_context,
+        proxy=proxy,
+        uds=uds,
+        max_header_size=max_header_size,
+        max_body_size=max_body_size,
+    )
 
     def adapter_for(origin: Origin) -> HTTPAdapter:
-        return HTTPAdapter(
-            origin,
-            ssl_context=ssl_context,
-            server_hostname=origin.server_hostname,
-            proxy=proxy,
-            uds=uds,
-            max_header_size=max_header_size,
-            max_body_size=max_body_size,
-        )
+        return attrs.evolve(adapter, origin=origin, server_hostname=origin.server_hostname)
 
     limits: respool.Options = {"max_size": 100, "max_opening": max_per_origin, "fail_fast": True, **options}
     async with respool.open_keyed_pool(

@@ -22,7 +22,9 @@ __all__ = ["Body", "HeaderInput", "Outgoing", "write_request"]
 Body: TypeAlias = bytes | bytearray | memoryview | str | Iterable[bytes] | AsyncIterable[bytes] | None
 """A request's body: bytes, text (sent as UTF-8), or an iterable or asynchronous iterable of bytes."""
 
-HeaderInput: TypeAlias = Mapping[str, str] | Mapping[bytes, bytes] | Iterable[tuple[str | bytes, str | bytes]] | None
+HeaderInput: TypeAlias = (
+    Mapping[str, str | bytes] | Mapping[bytes, str | bytes] | Iterable[tuple[str | bytes, str | bytes]] | None
+)
 """A request's header fields: a mapping, or pairs where a name may repeat."""
 
 _INLINE_BODY = 65536
@@ -33,6 +35,7 @@ _IN_VALUES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _METHODS = {verb: verb.encode() for verb in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT")}
 _EXPECTS_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})  # RFC 9110, 8.6: an empty body is announced for these
+_HEADERS = "headers must be a mapping, or pairs of a name and a value"
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})  # these may be given once
 _OPTIONS = frozenset({b"connection", b"expect"})
 
@@ -100,7 +103,7 @@ def _write_head(method: str, target: str, host: bytes, headers: HeaderInput, bod
 
 
 def _checked_method(method: str) -> bytes:
-    verb = method.encode("utf-8", "replace")
+    verb = method.encode("utf-8", "replace") if isinstance(method, str) else b""
     if not _TOKEN.fullmatch(verb):
         raise InvalidRequest(f"method must be a token such as 'GET', not {method!r}")
     return verb
@@ -121,14 +124,24 @@ def _checked_target(verb: bytes, target: str) -> bytes:
 def _pairs(headers: HeaderInput) -> Iterable[tuple[str | bytes, str | bytes]]:
     if headers is None:
         return ()
-    return headers.items() if isinstance(headers, Mapping) else headers
+    if isinstance(headers, Mapping):
+        return headers.items()
+    if isinstance(headers, (str, bytes)) or not isinstance(headers, Iterable):
+        raise InvalidRequest(f"{_HEADERS}, not {type(headers).__name__}")
+    return map(_checked_pair, headers)
+
+
+def _checked_pair(pair: tuple[str | bytes, str | bytes]) -> tuple[str | bytes, str | bytes]:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise InvalidRequest(f"{_HEADERS}; one of them is something else")
+    return pair
 
 
 @functools.lru_cache(maxsize=512)
 def _checked_name(name: str | bytes) -> tuple[bytes, bytes]:
     """The start of the field's line, and the name in lower case."""
-    raw = name if isinstance(name, bytes) else name.encode("utf-8", "replace")
-    if not _TOKEN.fullmatch(raw):
+    raw = name if isinstance(name, bytes) else str(name).encode("utf-8", "replace")
+    if not isinstance(name, (str, bytes)) or not _TOKEN.fullmatch(raw):
         raise InvalidRequest(f"header name {name!r} is not a token: letters, digits and !#$%&'*+-.^_`|~ only")
     return raw + b": ", raw.lower()
 
@@ -140,6 +153,8 @@ def _checked_value(start: bytes, value: str | bytes) -> bytes:
                 f"the value of header {_name(start)} is not ASCII: pass bytes in the encoding the server expects"
             )
         value = value.encode("ascii")
+    elif not isinstance(value, (bytes, bytearray)):
+        raise InvalidRequest(f"the value of header {_name(start)} must be str or bytes, not {type(value).__name__}")
     if value.translate(None, _IN_VALUES) or value.strip(b" \t") != value:
         raise InvalidRequest(
             f"the value of header {_name(start)} must not hold line breaks, NUL or other control characters, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import trio
@@ -31,6 +31,8 @@ def known_content(body: Body) -> bytes | None:
         return bytes(body)
     if isinstance(body, io.IOBase):
         raise InvalidRequest("body is an ordinary file, whose reads would block the event loop: use trio.open_file")
+    if isinstance(body, Mapping):
+        raise InvalidRequest("body must be bytes, str, or an iterable of bytes: of a mapping make json.dumps(...)")
     if isinstance(body, (AsyncIterable, Iterable)):
         return None
     raise InvalidRequest(f"body must be bytes, str, or an iterable of bytes, not {type(body).__name__}")

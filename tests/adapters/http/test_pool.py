@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -143,7 +144,7 @@ async def test_an_origin_may_be_waited_for(nursery: trio.Nursery) -> None:
         await unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
         async with open_http_pool(fail_fast=False) as pool:
-            with pytest.raises(respool.PoolTimeout, match="the last with OSError: all attempts to connect"):
+            with pytest.raises(respool.PoolTimeout, match=r"ConnectionRefusedError: .* refused: '127"):
                 await pool.request("GET", url, acquire_timeout=0.3)
 
 
@@ -331,8 +332,53 @@ async def test_what_cannot_be_sent_needs_no_connection(pool: HTTPPool) -> None:
             await pool.request(method, url)
     with pytest.raises(InvalidRequest, match="header name"):
         await pool.request("GET", "http://127.0.0.1:1/", headers={"a b": "c"})
-    with pytest.raises(TypeError, match="unexpected keyword argument 'header'"):
-        await pool.request("GET", "http://127.0.0.1:1/", header={})  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"header": {}}, "there is no option 'header'; use 'headers'"),
+        ({"json": {}}, "no option 'json'; use 'body', with json.dumps"),
+        ({"timeout": 3}, "no option 'timeout'; use trio.fail_after"),
+        ({"quickly": True}, "no option 'quickly'$"),
+        ({"retries": -1}, "retries must be an int >= 0, not -1"),
+        ({"retries": "a"}, "retries must be an int"),
+        ({"read_timeout": None}, "read_timeout must be a number of seconds >= 0, math.inf for no limit, not None"),
+        ({"write_timeout": "1"}, "write_timeout must be a number"),
+        ({"read_timeout": math.nan}, "read_timeout must be a number"),
+    ],
+)
+async def test_an_option_of_a_request_that_is_none(pool: HTTPPool, options: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        await pool.request("GET", "http://127.0.0.1:1/", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_per_origin": 0}, "max_per_origin must be an int >= 1, not 0"),
+        ({"proxy": "localhost:3128"}, "a proxy's URL must begin with http://"),
+        ({"ssl_context": True}, "ssl_context must be SSLContext or None, not bool"),
+        ({"uds": 5}, "uds must be str or None, not int"),
+        ({"uds": "/none", "proxy": "http://localhost:1"}, "exclude each other"),
+    ],
+)
+async def test_an_option_of_the_pool_that_is_none(options: Any, message: str) -> None:
+    """Is told before the first request."""
+    with pytest.raises((TypeError, ValueError), match=message):
+        async with open_http_pool(**options):
+            pass
+
+
+async def test_why_a_server_cannot_be_reached_is_in_the_text(pool: HTTPPool, caplog: pytest.LogCaptureFixture) -> None:
+    """And not in the log as well, because somebody has been told."""
+    with pytest.raises(respool.OpenFailed, match=r"ConnectionRefusedError: .*Connection refused: '127.0.0.1:1'"):
+        await pool.request("GET", "http://127.0.0.1:1/")
+    async with open_http_pool(uds="/no/such/socket") as other:
+        with pytest.raises(respool.OpenFailed, match=r"FileNotFoundError: .*'/no/such/socket'"):
+            await other.request("GET", "http://localhost/")
+    assert not caplog.records
+    assert "1 keys" in repr(pool) or "0 keys" in repr(pool)
 
 
 class Lender:

@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from respool_http import HeaderInput, InvalidRequest
+from respool_http import Body, HeaderInput, InvalidRequest
 from respool_http._origin import split_url
 from respool_http._request import write_request
 
@@ -149,3 +149,31 @@ def test_whatever_is_passed_makes_one_request_or_none(
     fields = lines[1:-2]
     assert len(headers) <= len(fields) <= len(headers) + 2
     assert all(re.fullmatch(rb"[!-9;-~]+: [\t -~\x80-\xff]*", field) for field in fields)
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        ({"x-count": 1}, "the value of header 'x-count' must be str or bytes, not int"),
+        ({"x-count": None}, "the value of header 'x-count' must be str or bytes, not NoneType"),
+        ({1: "x"}, "header name 1 is not a token"),
+        ("x: y", "headers must be a mapping, or pairs of a name and a value, not str"),
+        (5, "headers must be a mapping, or pairs of a name and a value, not int"),
+        (["x: y"], "one of them is something else"),
+    ],
+)
+def test_headers_of_the_wrong_type(headers: HeaderInput, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        wire(headers=headers)
+
+
+@pytest.mark.parametrize("method", [None, b"GET", 5])
+def test_a_method_of_the_wrong_type(method: str) -> None:
+    with pytest.raises(InvalidRequest, match="method must be a token such as 'GET', not"):
+        wire(method)
+
+
+def test_a_mapping_is_no_body() -> None:
+    body: Body = {"a": 1}  # type: ignore[dict-item]  # which it could tell
+    with pytest.raises(InvalidRequest, match=r"json\.dumps"):
+        write_request("POST", "/", b"h", None, body)
