@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from ._cancel import CancelReport as CancelReport
-from ._cancel import cancel_everywhere as cancel_everywhere
-from ._check_adapter import AdapterReport as AdapterReport
-from ._check_adapter import ContractBroken as ContractBroken
-from ._check_adapter import check_adapter as check_adapter
-from ._fakes import FakeResource as FakeResource
-from ._fakes import Gate as Gate
-from ._fakes import GatedAdapter as GatedAdapter
-from ._fakes import GatedError as GatedError
-from ._fakes import Hook as Hook
+from ._cancel import CancelReport, cancel_everywhere
+from ._check_adapter import AdapterReport, ContractBroken, check_adapter
+from ._fakes import FakeResource, Gate, GatedAdapter, GatedError, Hook
+
+__all__ = [
+    "AdapterReport",
+    "CancelReport",
+    "ContractBroken",
+    "FakeResource",
+    "Gate",
+    "GatedAdapter",
+    "GatedError",
+    "Hook",
+    "cancel_everywhere",
+    "check_adapter",
+]

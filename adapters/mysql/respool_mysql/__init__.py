@@ -1,9 +1,15 @@
 """MySQL and MariaDB for respool: PyMySQL's protocol code, natively on Trio."""
 
-from ._adapter import MySQLAdapter as MySQLAdapter
-from ._adapter import connect as connect
-from ._connection import Connection as Connection
-from ._cursors import Cursor as Cursor
-from ._cursors import DictCursor as DictCursor
-from ._cursors import SSCursor as SSCursor
-from ._cursors import SSDictCursor as SSDictCursor
+from ._adapter import MySQLAdapter, connect
+from ._connection import Connection
+from ._cursors import Cursor, DictCursor, SSCursor, SSDictCursor
+
+__all__ = [
+    "Connection",
+    "Cursor",
+    "DictCursor",
+    "MySQLAdapter",
+    "SSCursor",
+    "SSDictCursor",
+    "connect",
+]

@@ -2,5 +2,10 @@
 
 from __future__ import annotations
 
-from ._adapter import PostgresAdapter as PostgresAdapter
-from ._connection import Connection as Connection
+from ._adapter import PostgresAdapter
+from ._connection import Connection
+
+__all__ = [
+    "Connection",
+    "PostgresAdapter",
+]

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from ._adapter import RedisAdapter as RedisAdapter
-from ._client import Redis as Redis
-from ._client import open_redis as open_redis
-from ._connection import Connection as Connection
-from ._sentinel import Sentinel as Sentinel
-from ._sentinel import SentinelAdapter as SentinelAdapter
-from ._wire import NotSent as NotSent
+from ._adapter import RedisAdapter
+from ._client import Redis, open_redis
+from ._connection import Connection
+from ._sentinel import Sentinel, SentinelAdapter
+from ._wire import NotSent
+
+__all__ = [
+    "Connection",
+    "NotSent",
+    "Redis",
+    "RedisAdapter",
+    "Sentinel",
+    "SentinelAdapter",
+    "open_redis",
+]
