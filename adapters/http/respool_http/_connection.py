@@ -93,9 +93,10 @@ class Connection:
     def vouch(self) -> None:
         """Tell `is_clean` that it need not ask the socket this time, because it has been read to its end just now.
 
-        For a caller who has not waited since then.
+        For a caller who has not waited since then. Only where the server is known to keep connections alive: one that
+        does not, and does not say so, has closed this one by now.
         """
-        self._just_read = self.wire.drained
+        self._just_read = self.exchanges > 1 and self.wire.drained
 
     def request(
         self,
@@ -188,16 +189,19 @@ class Connection:
             self._refuse()
         outgoing = request.outgoing
         self._clean = self._answered = False
+        self._sent = 0
         self.exchanges += 1
         self._close = outgoing.close
         self._read_timeout = request.read_timeout
         self._write_timeout = request.write_timeout
         self._progress = request.progress
         request.parser = ResponseParser(outgoing.method, self._max_header_size)
+        if (outgoing.body is not None or not outgoing.idempotent) and self.exchanges > 1 and not self.wire.is_quiet():
+            # It could perhaps not be repeated, once begun; and whoever returned the connection may have vouched for it.
+            raise self.disconnected("the server closed the connection, or spoke unasked, before the request was sent")
         if outgoing.body is None:
             self._send_at_once(outgoing.wire)
         else:
-            self._sent = 0
             self._sent_whole = False
             request.upload = self.upload = Upload(outgoing)
 
@@ -243,7 +247,6 @@ class Connection:
         )
 
     def _send_at_once(self, data: bytes) -> None:
-        self._sent = 0
         try:
             self._sent = sent = self.wire.send_nowait(data)
         except BLOCKED:

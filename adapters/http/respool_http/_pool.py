@@ -26,8 +26,6 @@ from ._response import Response
 
 __all__ = ["HTTPPool", "PooledRequest", "RequestOptions", "open_http_pool"]
 
-_IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"})  # RFC 9110, 9.2.2
-
 
 _INSTEAD: Final = {  # what others call it
     **dict.fromkeys(("content", "data"), "'body'"),
@@ -271,9 +269,10 @@ class PooledRequest(RequestContext):
 
     def _may_repeat(self, error: ServerDisconnected, *, reused: bool) -> bool:
         """RFC 9112, 9.3.1. Go's transport repeats more: idempotent requests that have reached the server."""
-        if error.answered or isinstance(self.outgoing.body, (Iterator, AsyncIterator)):
+        outgoing, begun = self.outgoing, self.upload is not None
+        if error.answered or (begun and isinstance(outgoing.body, (Iterator, AsyncIterator))):
             return False
-        idempotent = self.outgoing.method in _IDEMPOTENT
+        idempotent = outgoing.idempotent
         if reused and not (error.reached if idempotent else error.sent):
             return True
         self._retries -= 1

@@ -34,6 +34,7 @@ _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _IN_VALUES = bytes([0x09, *range(0x20, 0x7F), *range(0x80, 0x100)])
 _DIGITS = re.compile(rb"[0-9]{1,18}")
 _METHODS = {verb: verb.encode() for verb in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT")}
+_IDEMPOTENT = frozenset({b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"TRACE"})  # RFC 9110, 9.2.2
 _EXPECTS_LENGTH = frozenset({b"POST", b"PUT", b"PATCH"})  # RFC 9110, 8.6: an empty body is announced for these
 _HEADERS = "headers must be a mapping, or pairs of a name and a value"
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})  # these may be given once
@@ -47,6 +48,8 @@ class Outgoing:
     wire: bytes = attrs.field(repr=False)
     """Its head, and its body too if that is small."""
     method: bytes
+    idempotent: bool
+    """It does no harm if the server acts upon it twice."""
     close: bool = False
     """It asks for the connection to end with it."""
     expect_continue: bool = False
@@ -99,7 +102,7 @@ def _write_head(method: str, target: str, host: bytes, headers: HeaderInput, bod
     lines.append(b"\r\n")
     close = b"close" in map(bytes.strip, options.get(b"connection", b"").split(b","))
     expect_continue = length != 0 and options.get(b"expect") == b",100-continue"
-    return Outgoing(b"".join(lines), verb, close, expect_continue, length)
+    return Outgoing(b"".join(lines), verb, verb in _IDEMPOTENT, close, expect_continue, length)
 
 
 def _checked_method(method: str) -> bytes:

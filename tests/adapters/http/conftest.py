@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from respool_http import Connection
+from respool_http._socket import Wire
 
 
 @pytest.fixture
 def unnoticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks whether a server has closed a connection, as if it had done so a moment later."""
-    monkeypatch.setattr(Connection, "is_clean", lambda connection: connection._clean)
+    monkeypatch.setattr(Wire, "is_quiet", lambda _: True)

@@ -182,6 +182,20 @@ async def test_bodies_of_every_kind(nursery: trio.Nursery) -> None:
                 assert await response.aread() == (known or b"")
 
 
+async def test_a_server_of_another_protocol_is_quoted(nursery: trio.Nursery) -> None:
+    """Some speak first."""
+
+    async def script(peer: Peer) -> None:
+        await peer.send(b"SSH-2.0-OpenSSH")
+        await peer.receive()
+
+    async with connected(await serve(nursery, script)) as connection:
+        await trio.lowlevel.wait_readable(connection.wire.socket)
+        with pytest.raises(ProtocolError, match="SSH-2.0"):
+            async with connection.request("POST", "/"):
+                pass
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

@@ -6,6 +6,7 @@ import math
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -379,6 +380,55 @@ async def test_why_a_server_cannot_be_reached_is_in_the_text(pool: HTTPPool, cap
             await other.request("GET", "http://localhost/")
     assert not caplog.records
     assert "1 keys" in repr(pool) or "0 keys" in repr(pool)
+
+
+class Leaver:
+    """Closes a connection together with the last of so many answers, of which it says nothing."""
+
+    def __init__(self, answers: int) -> None:
+        self.seen: list[tuple[int, bytes]] = []
+        self._answers = answers
+
+    async def __call__(self, peer: Peer) -> None:
+        for answer in range(1, self._answers + 1):
+            head = await peer.read_head()
+            if not head:
+                return
+            while head.startswith(b"PUT") and await peer.read_chunk():
+                pass
+            self.seen.append((peer.number, head.split()[0]))
+            assert isinstance(peer.stream, trio.SocketStream)
+            peer.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, answer == self._answers)
+            await peer.send(OK)
+
+
+@pytest.mark.parametrize("answers", [1, 2])
+@pytest.mark.parametrize(("method", "body"), [("POST", None), ("PUT", "an iterator"), ("GET", None)])
+async def test_a_server_that_closes_without_a_word_is_noticed_in_time(
+    nursery: trio.Nursery, method: str, body: Body, answers: int
+) -> None:
+    """Before anything is sent that cannot be sent again, even if a connection goes straight to the next request."""
+    server = Leaver(answers)
+    url = await serve(nursery, server)
+    async with open_http_pool(max_per_origin=1) as pool, trio.open_nursery() as requests:
+        for _ in range(6):
+            content = numbers() if body == "an iterator" else body
+            requests.start_soon(partial(pool.request, method, url, body=content))
+    assert sorted(server.seen) == sorted((1 + i // answers, method.encode()) for i in range(6))
+
+
+async def test_a_server_that_keeps_nothing_alive_without_a_word(nursery: trio.Nursery) -> None:
+    """Its connections are not even lent on."""
+
+    async def ask() -> None:
+        async with pool.acquire(url) as connection, connection.request("POST", "/") as response:
+            assert await response.aread() == b"ok"
+
+    url = await serve(nursery, Leaver(1))
+    async with open_http_pool(max_per_origin=1) as pool, trio.open_nursery() as requests:
+        for _ in range(3):
+            requests.start_soon(pool.request, "GET", url)
+            requests.start_soon(ask)
 
 
 class Lender:
