@@ -150,6 +150,7 @@ class Connection:
             wire.close(politely=True)
             raise trio.ClosedResourceError("this connection was closed")
         self.wire = wire
+        self.upload = None
         self.exchanges = 0
         self._clean = True
         self._expires = None

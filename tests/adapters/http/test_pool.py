@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -466,6 +467,35 @@ async def test_a_request_none_of_which_was_sent_is_repeated_whatever_it_is(
         async with PooledRequest(lender, Origin.parse(url), post, acquire_timeout=1, connect_timeout=1) as response:
             assert await response.aread() == b"ok"
     assert seen == [(1, b"GET"), (2, b"POST")]
+
+
+async def test_the_rest_of_a_request_that_broke_off_does_not_follow_its_repetition(
+    nursery: trio.Nursery,
+) -> None:
+    """Where it broke off it was too large for the socket's buffer; a fresh connection takes it whole."""
+    verbs: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        if peer.number == 1:
+            assert isinstance(peer.stream, trio.SocketStream)
+            peer.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            peer.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # it ends in a reset
+        while head := await peer.read_head():
+            verbs.append(head.split()[0])
+            if head.startswith(b"PUT"):
+                if peer.number == 1:
+                    return
+                await peer.read_exactly(60000)
+            await peer.send(OK)
+
+    url = await serve(nursery, script)
+    async with open_http_pool(max_per_origin=1) as pool:
+        await pool.request("GET", url)
+        async with pool.acquire(url) as connection:
+            connection.wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        await pool.request("PUT", url, body=bytes(60000))
+        await pool.request("GET", url)
+    assert verbs == [b"GET", b"PUT", b"PUT", b"GET"]
 
 
 async def test_a_fresh_connection_is_not_retried_unless_asked_for(pool: HTTPPool, nursery: trio.Nursery) -> None:
