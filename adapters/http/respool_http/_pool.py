@@ -209,6 +209,8 @@ class PooledRequest(RequestContext):
         try:
             connection.start(self)
         except ServerDisconnected as error:
+            # The error for which another task has perhaps just returned the connection is its own affair.
+            (error.__cause__ or error).__context__ = None
             self._failure = error
 
     async def __aenter__(self) -> Response:
@@ -233,10 +235,10 @@ class PooledRequest(RequestContext):
         while True:
             try:
                 if self._failure is not None:
-                    failure, self._failure = self._failure, None
-                    raise failure
+                    raise self._failure
                 return await exchange(self)
             except ServerDisconnected as error:
+                self._failure = None
                 if self.progress is not None:
                     await self.progress.failed(error)
                 if not self._may_repeat(error, reused=connection.exchanges > 1):

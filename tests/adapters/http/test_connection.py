@@ -191,7 +191,7 @@ async def test_a_server_of_another_protocol_is_quoted(nursery: trio.Nursery) -> 
 
     async with connected(await serve(nursery, script)) as connection:
         await trio.lowlevel.wait_readable(connection.wire.socket)
-        with pytest.raises(ProtocolError, match="SSH-2.0"):
+        with pytest.raises(ProtocolError, match="SSH"):
             async with connection.request("POST", "/"):
                 pass
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import socket
 import struct
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -34,7 +35,7 @@ import respool
 from respool.opentelemetry import PoolMetrics
 from respool.testing import cancel_everywhere
 
-from .scripted import OK, Peer, Script, always, serve
+from .scripted import OK, Peer, Script, always, connected, serve
 
 
 @pytest.fixture
@@ -442,7 +443,10 @@ class Lender:
     async def acquire(
         self, *_: object, on_lent: Callable[[Connection], object], **__: object
     ) -> AsyncIterator[Connection]:
-        on_lent(self.connection)
+        try:
+            raise ValueError("what ended the block of the task that returned it")
+        except ValueError:
+            on_lent(self.connection)
         yield self.connection
 
 
@@ -467,6 +471,24 @@ async def test_a_request_none_of_which_was_sent_is_repeated_whatever_it_is(
         async with PooledRequest(lender, Origin.parse(url), post, acquire_timeout=1, connect_timeout=1) as response:
             assert await response.aread() == b"ok"
     assert seen == [(1, b"GET"), (2, b"POST")]
+
+
+async def test_the_error_of_a_request_that_was_not_sent(nursery: trio.Nursery) -> None:
+    """It tells nothing of another task's, and what it refers to does not wait for the garbage collector."""
+    url = await serve(nursery, always(OK))
+    async with connected(url) as connection:
+        connection.wire.socket.shutdown(socket.SHUT_RDWR)
+        lender: Any = Lender(connection)
+        get = write_request("GET", "/", b"example.com", None, None)
+        request = PooledRequest(lender, Origin.parse(url), get, acquire_timeout=1, connect_timeout=1)
+        try:
+            async with request:
+                pass
+        except ServerDisconnected as error:
+            cause, freed = error.__cause__, weakref.ref(error)
+        assert isinstance(cause, BrokenPipeError)
+        assert cause.__context__ is None
+        assert freed() is None
 
 
 async def test_the_rest_of_a_request_that_broke_off_does_not_follow_its_repetition(
