@@ -77,6 +77,10 @@ class Adapter(ABC, Generic[T]):
         The handle must be freed even if this is cancelled at its first checkpoint, if the resource is broken or in
         the middle of an exchange, and if it has been closed before. Trio's ``AsyncResource.aclose`` has the same
         contract: cancellation is the forceful mode, so no second method is needed.
+
+        A pool that ends closes what is still lent, too (``drain_timeout``): whoever is waiting on the resource in that
+        moment must be woken, and his operation end. Closing a socket wakes nobody; `trio.lowlevel.notify_closing` and
+        `respool.lowlevel.SocketWatch.close` do, and so do Trio's own sockets and streams when they are closed.
         """
 
     async def validate(self, resource: T) -> None:

@@ -225,17 +225,19 @@ class Contract(Generic[T]):
             return await returned
         raise _TookTooLongError(f"{what} took longer than {self.timeout:g} s")
 
-    async def give_up(self, what: str, hook: Callable[..., Awaitable[object]], *args: Any) -> Exception | str:
+    async def give_up(
+        self, what: str, hook: Callable[..., Awaitable[object]], *args: Any, patience: float = PATIENCE
+    ) -> Exception | str:
         """Call `hook`, cancel it soon, and expect it to end promptly. Return how: "returned", "cancelled", an error."""
         started = trio.current_time()
         ended: Exception | str = "cancelled"
-        with trio.move_on_after(PATIENCE):
+        with trio.move_on_after(patience):
             try:
                 await hook(*args)
                 ended = "returned"
             except Exception as error:  # noqa: BLE001 - the caller says whether it may fail
                 ended = error
-        late = trio.current_time() - started - PATIENCE
+        late = trio.current_time() - started - patience
         expect(late < PROMPT, f"{what} went on for {late:.1f} s after it had been cancelled")
         return ended
 
@@ -279,6 +281,7 @@ class FaultContract(Contract[T]):
             self.open_refused,
             self.open_cut_off,
             self.use_cut_off,
+            self.closed_in_use,
             self.peer_closes,
             self.peer_resets,
             self.peer_falls_silent,
@@ -350,6 +353,11 @@ class FaultContract(Contract[T]):
                 await self.proxy.cut_after(math.inf, "reset")
                 await self.free(resource)
 
+    async def closed_in_use(self) -> None:
+        """close() ends a use that is under way, with an error or not, even when it is cancelled."""
+        await self._close_in_use(PATIENCE)
+        await self._close_in_use(0.0)
+
     async def peer_closes(self) -> None:
         """A resource that the peer has closed is not clean, not valid, cannot be reset, and can be closed."""
         await self._peer_is_gone("closed")
@@ -394,6 +402,31 @@ class FaultContract(Contract[T]):
         await self.give_up(what, open_it)
         for resource in opened:
             await self.give_up("close()", self.adapter.close, resource)
+
+    async def _close_in_use(self, patience: float) -> None:
+        resource = await self.open()
+        ended = trio.Event()
+
+        async def use() -> None:
+            with contextlib.suppress(Exception):  # how it ends is its own affair
+                await self.use(resource)
+            ended.set()
+
+        await self.proxy.pause()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use)
+            await trio.sleep(PATIENCE)  # by then it waits for the answer
+            await self.give_up("close()", self.adapter.close, resource, patience=patience)
+            with trio.move_on_after(PROMPT):
+                await ended.wait()
+            nursery.cancel_scope.cancel()
+        await self.proxy.resume()
+        expect(
+            ended.is_set(),
+            f"the exchange given as use still waited {PROMPT:g} s later. Wake whoever waits for a socket before it is "
+            "closed: call SocketWatch.close(), or trio.lowlevel.notify_closing(), first",
+        )
+        await self.expect_nothing_left()
 
     async def _peer_is_gone(self, how: Cut) -> None:
         for hook in (self.adapter.validate, self.adapter.reset, self.use, self.adapter.close):
