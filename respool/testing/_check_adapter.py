@@ -16,7 +16,7 @@ import trio
 from respool.abc import Adapter
 
 from ._cancel import place_of
-from ._clauses import Contract, FaultContract
+from ._clauses import Contract, FaultContract, expect
 from ._proxy import open_proxy
 
 __all__ = ["AdapterReport", "ContractBroken", "check_adapter"]
@@ -115,6 +115,10 @@ async def check_adapter(
       longest_step: seconds any task may keep the event loop from the others. A clause in which a step is longer is
         checked once more, because a busy machine does that too.
 
+    An adapter that blocks the event loop for longer than `timeout`, or for ever, because the server runs in the same
+    one and so is blocked as well, has its connections cut; the error then shows the stack. Without `server`, or if it
+    waits for something else than the server, nobody can end that.
+
     Raises:
       ContractBroken: the adapter (or its driver) breaks a clause of the contract in `respool.abc.Adapter`.
     """
@@ -169,7 +173,13 @@ async def _check_clause(contract: Contract[T], clause: Callable[[], Awaitable[No
             gc.collect()  # not watched: in a large program it takes as long as a blocking call
             await contract.expect_nothing_left()
         await contract.clean_up(failed=False)
+        expect(not contract.blocked, "it ended all the same")
     except Exception as error:
+        if contract.blocked:  # and no cleaning up, which might be blocked as well
+            raise ContractBroken(
+                f"{name}: the event loop was blocked for more than {contract.timeout:g} s, until the check cut all "
+                f"connections. Is a socket not non-blocking? It was blocked here:\n{contract.blocked}"
+            ) from error
         await contract.clean_up(failed=True)
         where = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
         reason = str(error) if isinstance(error, AssertionError) else repr(error)

@@ -137,6 +137,11 @@ class Contract(Generic[T]):
         """A resource whose borrower was cancelled is discarded, or answers the next borrower and nobody else."""
         await self.cancel(self.block, prepare=self.open, check=self.expect_no_strangers_data)
 
+    @property
+    def blocked(self) -> str:
+        """Where the event loop was blocked until somebody ended that."""
+        return ""
+
     # What the clauses are made of.
 
     async def open(self) -> T:
@@ -378,6 +383,11 @@ class FaultContract(Contract[T]):
         await self._open_and_close("open() when the server says nothing")
         await self.proxy.resume()
         await self.expect_nothing_left()
+
+    @property
+    def blocked(self) -> str:
+        """Where the event loop was blocked until the proxy ended that."""
+        return self.proxy.blocked
 
     # What the clauses are made of.
 

@@ -6,7 +6,9 @@ import contextlib
 import math
 import socket
 import struct
+import sys
 import threading
+import traceback
 from collections.abc import AsyncIterator, Callable
 from typing import Literal, TypeAlias
 
@@ -18,6 +20,7 @@ __all__ = ["Cut", "Proxy", "open_proxy"]
 Cut: TypeAlias = Literal["closed", "reset", "silent"]
 """How the server ends a connection: politely (FIN), rudely (RST), or not at all, but never says anything again."""
 
+_STACK = 6  # innermost frames shown of an event loop that is blocked
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # linger for 0 seconds
 
 
@@ -26,7 +29,8 @@ async def open_proxy(server: tuple[str, int], *, patience: float) -> AsyncIterat
     """Run a `Proxy` for `server` in a thread.
 
     In a thread, so that it goes on while a faulty adapter blocks the event loop under test: then the blocking ends and
-    can be measured. For the same reason a connection that has been paused for `patience` seconds is cut.
+    can be measured. For the same reason a connection that has been paused for `patience` seconds is cut, and so are all
+    when the event loop has been blocked for that long: the server may run in the same one, and never answer.
     """
     proxy = Proxy(server, patience)
     started = threading.Event()
@@ -53,9 +57,13 @@ class Proxy:
         """Clients that are connected now."""
         self.answered = 0
         """Bytes the server has said so far."""
+        self.blocked = ""
+        """Where the event loop under test stood when it was blocked for so long that all connections were cut."""
         self._server = server
         self._patience = patience
         self._clients: set[trio.SocketStream] = set()
+        self._tested = trio.lowlevel.current_trio_token()
+        self._tested_thread = threading.get_ident()
         self._flowing = trio.Event()
         self._flowing.set()
         self._remaining = math.inf  # bytes the server may still say before `_next_cut`
@@ -91,9 +99,21 @@ class Proxy:
         (listener,) = await trio.open_tcp_listeners(0, host=self.host)
         self.port = listener.socket.getsockname()[1]
         self._token = trio.lowlevel.current_trio_token()
-        with trio.CancelScope() as self._scope:
+        async with trio.open_nursery() as nursery:
+            self._scope = nursery.cancel_scope
+            nursery.start_soon(self._end_blocking)
             started.set()
             await trio.serve_listeners(self._connect, [listener])
+
+    async def _end_blocking(self) -> None:
+        while True:
+            alive = threading.Event()
+            self._tested.run_sync_soon(alive.set)
+            await trio.sleep(self._patience)
+            if not alive.is_set():
+                stack = traceback.format_stack(sys._current_frames()[self._tested_thread], limit=_STACK)
+                self.blocked = "".join(stack)
+                await self._cut_all("reset")
 
     async def _connect(self, client: trio.SocketStream) -> None:
         self.connections += 1

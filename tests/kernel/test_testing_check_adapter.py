@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -252,6 +253,29 @@ async def test_a_broken_adapter_is_caught(adapter: type[EchoAdapter], message: s
     """Each breaks one clause, and is told which."""
     with pytest.raises(ContractBroken, match=message):
         await check_adapter(adapter, server=server, use=use, check=check)
+
+
+class BlocksForEver(EchoAdapter):
+    async def open(self) -> Connection:
+        connection = Connection(trio.socket.socket(), owed=1)
+        with connection.socket:
+            connection.socket._sock.setblocking(True)  # type: ignore[attr-defined]
+            connection.socket._sock.connect((self.host, self.port))  # type: ignore[attr-defined]
+            connection.socket._sock.recv(100)  # type: ignore[attr-defined]  # the server's turn to speak never comes
+        return await super().open()
+
+
+async def test_a_loop_that_is_blocked_for_ever_is_freed() -> None:
+    """The server runs in the loop that waits for it. The error shows the line at which it was blocked."""
+
+    async def greet(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"welcome\n")
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, greet, 0, host="127.0.0.1"))
+        with pytest.raises(ContractBroken, match=r"(?s)blocked for more than 2 s.* in open\n *connection.*recv\(100\)"):
+            await check_adapter(BlocksForEver, server=listener.socket.getsockname(), timeout=2)
+        nursery.cancel_scope.cancel()
 
 
 async def test_what_thinks_it_is_connected_is_cut_off(server: tuple[str, int]) -> None:
