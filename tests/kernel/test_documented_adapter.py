@@ -1,4 +1,4 @@
-"""The adapter that the documentation shows keeps the contract that it explains."""
+"""The adapters that the documentation shows keep the contract that it explains."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import socketserver
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from respool.testing import check_adapter
 
 from .echo import echo_server
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "kernel_adapter.py"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class Shout(socketserver.StreamRequestHandler):
@@ -22,8 +24,9 @@ class Shout(socketserver.StreamRequestHandler):
             self.wfile.write(line.upper())
 
 
-async def test_documented_adapter() -> None:
-    """It hears nothing from the server on opening, so that it may be cut off before it has been accepted."""
+@pytest.mark.parametrize("example", ["kernel_adapter.py", "kernel_raw_socket.py"])
+async def test_documented_adapter(example: str) -> None:
+    """They hear nothing from the server on opening, so that they may be cut off before they have been accepted."""
 
     async def use(connection: Any) -> None:
         await connection.ask("theirs")
@@ -32,7 +35,7 @@ async def test_documented_adapter() -> None:
         answer = await connection.ask("mine")
         assert answer == "MINE"
 
-    adapter = runpy.run_path(str(EXAMPLE))["ShoutingAdapter"]
+    adapter = runpy.run_path(str(EXAMPLES / example))["ShoutingAdapter"]
     with echo_server(Shout) as server:
         report = await check_adapter(adapter, server=server, use=use, check=check)
     assert report.recovered > 0
