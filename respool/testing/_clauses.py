@@ -36,6 +36,12 @@ def expect(truth: object, message: str) -> None:
         raise AssertionError(message)
 
 
+def expect_synchronous(hook: Callable[..., object]) -> None:
+    """Assert that `hook` is not an async function, as the pool does."""
+    name = getattr(hook, "__qualname__", repr(hook))
+    expect(not inspect.iscoroutinefunction(hook), f"{name} must not be an async function: the pool cannot await it")
+
+
 class Contract(Generic[T]):
     """What can be checked without a faulty peer."""
 
@@ -73,6 +79,7 @@ class Contract(Generic[T]):
 
     async def opens(self) -> None:
         """open() returns a new resource each time, which is clean, validates, resets and answers."""
+        expect_synchronous(self.adapter.is_clean)
         one, other = await self.open(), await self.open()
         expect(one is not other, "the second call returned the same object as the first")
         expect(self.adapter.is_clean(one) is True, f"is_clean() is {self.adapter.is_clean(one)!r} after open()")
@@ -87,6 +94,7 @@ class Contract(Generic[T]):
 
     async def gives_verdicts(self) -> None:
         """verdict() returns a Verdict on any exception."""
+        expect_synchronous(self.adapter.verdict)
         for error in (ValueError("it"), OSError("it"), TimeoutError(), trio.BrokenResourceError(), KeyboardInterrupt()):
             verdict = self.adapter.verdict(error)
             expect(isinstance(verdict, Verdict), f"it returned {verdict!r} on {error!r}")

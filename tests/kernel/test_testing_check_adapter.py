@@ -221,9 +221,21 @@ class ClosesInNoTask(EchoAdapter):
         resource.socket.close()
 
 
+class IsCleanInATask(EchoAdapter):
+    async def is_clean(self, resource: Connection) -> bool:  # type: ignore[override]
+        return super().is_clean(resource)
+
+
+class HasItsVerdictInATask(EchoAdapter):
+    async def verdict(self, error: BaseException) -> Verdict:  # type: ignore[override]
+        return super().verdict(error)
+
+
 BROKEN = {
     OpensInNoTask: r"open\(\) returns .*OpensInNoTask\.open must be an async function; it returned NoneType",
     ClosesInNoTask: r"open\(\) returns .*ClosesInNoTask\.close must be an async function; it returned NoneType",
+    IsCleanInATask: r"open\(\) returns .*IsCleanInATask\.is_clean must not be an async function",
+    HasItsVerdictInATask: r"verdict\(\) returns .*HasItsVerdictInATask\.verdict must not be an async function",
     LeaksWhenOpenIsCancelled: r"open\(\) leaves nothing open when it is cancelled: left over: 1 connection",
     ForgetsWhenOpenIsCancelled: r"open\(\) leaves nothing open when it is cancelled: left over: .*never closed",
     LeavesATaskWhenOpenIsCancelled: r"open\(\) leaves nothing open when it is cancelled: left over: 1 running task",
