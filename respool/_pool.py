@@ -308,9 +308,10 @@ class Pool(Generic[T]):
             from what that one waits for: see `PoolDeadlock`.
           on_lent: called with the resource in the moment in which it is lent, which is before this task has its next
             turn: to begin its use, by sending a request for instance, whose answer is then on its way meanwhile. It
-            must not wait, nor use the pool. What it raises is raised on entering the block, and the resource has been
-            returned as after a block that raises it. If a shared resource is closed before the block begins, it is
-            called again, for another.
+            must not wait, nor use the pool, nor context variables: it is called by whichever task returns or opens the
+            resource. What it raises is raised on entering the block, and the resource has been returned as after a
+            block that raises it. If a shared resource is closed before the block begins, it is called again, for
+            another.
 
         Raises:
           PoolTimeout: nothing came free in time.

@@ -1,7 +1,7 @@
 """One keep-alive HTTP/1.1 connection: one exchange at a time, streamed both ways.
 
 There is no background task and no nursery around the user's block. Everything an exchange waits for, it waits for in
-`Connection._receive`, which goes on sending the request's body for as long as the response has not arrived, and again
+`Connection.receive`, which goes on sending the request's body for as long as the response has not arrived, and again
 whenever more of the response is asked for. So a response that comes early is seen early, and a server that answers
 while it is still reading (an echo, a transformation) does not deadlock.
 
