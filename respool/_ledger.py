@@ -77,7 +77,7 @@ class Ledger(Generic[T]):
     closed: bool = attrs.field(init=False, default=False)
     paused: bool = attrs.field(init=False, default=False)
     guarded: bool = attrs.field(init=False)  # whether there may be free resources that not every lease may have
-    plain: bool = attrs.field(init=False)  # whether no lease is shared, nor any held back: see `check_in`
+    plain: bool = attrs.field(init=False)  # whether a resource that is clean may go to whoever is first in line
     suspect_before: float = attrs.field(init=False, default=-math.inf)  # idle since before this: validate first
     generation: int = attrs.field(init=False, default=0)
     arriving: int = attrs.field(init=False, default=0)  # entries in OPENING or CHECKING: each will serve a waiter soon
@@ -192,7 +192,7 @@ class Ledger(Generic[T]):
             self._retire(entry)
         elif not entry.leases and is_clean is not None and not is_clean(entry.resource):
             self._reset(entry)
-        elif not self.plain or ((budget := self.budget) is not None and budget.contended()):
+        elif not self.plain and (self.share > 1 or self.guarded or (self.budget and self.budget.contended())):
             self._place(entry, now)
         elif self.queue.size:
             self._hand_over(entry, now)
@@ -201,8 +201,8 @@ class Ledger(Generic[T]):
             entry.state = IDLE  # as in `_place`, without the calls
             entry.idle_since = now
             self.idle.append(entry)
-            if budget is not None:
-                budget.now_idle(entry, self)
+            if self.budget is not None:
+                self.budget.now_idle(entry, self)
         if self.guarded and self.queue.size:
             self.provide(now)  # with fewer leases out, those who wait may be entitled to what else is free
 
@@ -406,7 +406,7 @@ class Ledger(Generic[T]):
 
     def _guard(self) -> None:
         self.guarded = self.paused or self.limits.reserved > 0
-        self.plain = self.share == 1 and not self.guarded
+        self.plain = self.share == 1 and self.budget is None and not self.guarded
 
     def _sort_spare(self, entry: Entry[T]) -> None:
         """Put a shared entry among those with something to spare, or take it away, as its number of leases demands."""

@@ -824,7 +824,7 @@ MUTANTS = [
     Mutant(
         "what is idle again is not known to the budget",
         "_ledger.py",
-        "            if budget is not None:\n                budget.now_idle(entry, self)\n        if self.guarded",
+        "            if self.budget is not None:\n                self.budget.now_idle(entry, self)\n        if self.guarded",
         "        if self.guarded",
     ),
     Mutant(
