@@ -73,7 +73,7 @@ class Connection:
         self._clean = True  # implies that the wire is open
         self._expires: float | None = None
         # Of the exchange under way, or the last one:
-        self.upload: Upload | None = None
+        self._upload: Upload | None = None
         """What is still to be sent, for as long as we mean to send it."""
         self._read_timeout = self._write_timeout = math.inf
         self._progress: Progress | None = None
@@ -90,7 +90,7 @@ class Connection:
             return True
         return self.wire.is_quiet()
 
-    def vouch(self) -> None:
+    def _vouch(self) -> None:
         """Tell `is_clean` that it need not ask the socket this time, because it has been read to its end just now.
 
         For a caller who has not waited since then. Only where the server is known to keep connections alive: one that
@@ -150,7 +150,7 @@ class Connection:
             wire.close(politely=True)
             raise trio.ClosedResourceError("this connection was closed")
         self.wire = wire
-        self.upload = None
+        self._upload = None
         self.exchanges = 0
         self._clean = True
         self._expires = None
@@ -164,24 +164,24 @@ class Connection:
 
     # One exchange
 
-    async def begin(self, request: RequestContext) -> Response:
+    async def _begin(self, request: RequestContext) -> Response:
         """Send `request` and read the head of its response."""
         progress = request.progress
         try:
             if progress is not None:
                 await progress.sending()
-            self.start(request)
+            self._start(request)
             if progress is not None and self._sent_whole:
                 await progress.sent()
             if request.outgoing.expect_continue:
                 await self._wait_for_continue(request)
-            return await self.answer(request)
+            return await self._answer(request)
         except BaseException:
             if request.upload is not None:
                 await request.upload.aclose()
             raise
 
-    def start(self, request: RequestContext) -> None:
+    def _start(self, request: RequestContext) -> None:
         """Begin an exchange, and send the request if it is small: such a one nearly always fits the socket's buffer.
 
         Never waits, so it may be called on behalf of a task whose turn is yet to come.
@@ -199,29 +199,29 @@ class Connection:
         request.parser = ResponseParser(outgoing.method, self._max_header_size)
         if (outgoing.body is not None or not outgoing.idempotent) and self.exchanges > 1 and not self.wire.is_quiet():
             # It could perhaps not be repeated, once begun; and whoever returned the connection may have vouched for it.
-            raise self.disconnected("the server closed the connection, or spoke unasked, before the request was sent")
+            raise self._disconnected("the server closed the connection, or spoke unasked, before the request was sent")
         if outgoing.body is None:
             self._send_at_once(outgoing.wire)
         else:
             self._sent_whole = False
-            request.upload = self.upload = Upload(outgoing)
+            request.upload = self._upload = Upload(outgoing)
 
-    async def answer(self, request: RequestContext) -> Response:
+    async def _answer(self, request: RequestContext) -> Response:
         """The response to a request that was started."""
         parser = request.parser
         assert parser is not None, "bug: the request was not started"
         while not parser.status_code:
             if not parser.head_begun:
-                self.feed(parser, await self.receive())
+                self._feed(parser, await self._receive())
                 continue
             with trio.move_on_after(_HEAD_SECONDS):
                 while parser.head_begun:
-                    self.feed(parser, await self.receive())
+                    self._feed(parser, await self._receive())
             if parser.head_begun:
                 raise ProtocolError(f"a response's head was not complete {_HEAD_SECONDS:g} s after its first byte")
         return self._response(parser)
 
-    def answer_if_any(self, request: RequestContext) -> Response | None:
+    def _answer_if_any(self, request: RequestContext) -> Response | None:
         """The same, if its head has arrived; for a caller who has let other tasks have their turn. Never waits."""
         parser = request.parser
         assert parser is not None, "bug: the request was not started"
@@ -231,12 +231,12 @@ class Connection:
             raise self._broken() from error
         if data is None:
             return None
-        self.feed(parser, data)
+        self._feed(parser, data)
         return self._response(parser) if parser.status_code else None
 
     def _response(self, parser: ResponseParser) -> Response:
-        if self.upload is not None and not 200 <= parser.status_code < 300:
-            self.upload = None  # RFC 9112, 9.5: an error before the end of the body means nobody wants the rest
+        if self._upload is not None and not 200 <= parser.status_code < 300:
+            self._upload = None  # RFC 9112, 9.5: an error before the end of the body means nobody wants the rest
         return Response(self, parser)
 
     def _refuse(self) -> NoReturn:
@@ -253,10 +253,10 @@ class Connection:
         except BLOCKED:
             sent = 0
         except OSError as error:
-            raise self.disconnected("the server closed the connection before the request was sent") from error
+            raise self._disconnected("the server closed the connection before the request was sent") from error
         self._sent_whole = sent == len(data)
         if not self._sent_whole:
-            self.upload = Upload.of_rest(memoryview(data)[sent:])
+            self._upload = Upload.of_rest(memoryview(data)[sent:])
 
     async def _wait_for_continue(self, request: RequestContext) -> None:
         upload, parser = request.upload, request.parser
@@ -265,23 +265,23 @@ class Connection:
         while upload.pending and not parser.status_code:
             data = await self._step(upload)
             if data is not None:
-                self.feed(parser, data)
+                self._feed(parser, data)
         with trio.move_on_after(_EXPECT_SECONDS):
             while not parser.interim and not parser.status_code:
-                self.feed(parser, await self._receive_only())
+                self._feed(parser, await self._receive_only())
         if parser.status_code:
-            self.upload = None
+            self._upload = None
 
-    def feed(self, parser: ResponseParser, data: bytes) -> None:
+    def _feed(self, parser: ResponseParser, data: bytes) -> None:
         """Hand what `receive` returned to the parser, and settle the exchange when that was the end of it."""
         if data:
             self._answered = True
             parser.feed(data)
         elif not self._answered:
-            raise self.disconnected("the server closed the connection without a response")
+            raise self._disconnected("the server closed the connection without a response")
         elif missing := parser.feed_eof():
-            raise self.disconnected(missing)
-        if parser.complete and self.upload is None:
+            raise self._disconnected(missing)
+        if parser.complete and self._upload is None:
             self._settle(parser)
 
     def _settle(self, parser: ResponseParser) -> None:
@@ -291,11 +291,11 @@ class Connection:
             margin = min(_KEEP_ALIVE_MARGIN, parser.keep_alive_timeout / 2)
             self._expires = trio.current_time() + parser.keep_alive_timeout - margin
 
-    async def finish_upload(self, parser: ResponseParser) -> None:
+    async def _finish_upload(self, parser: ResponseParser) -> None:
         """The response is complete and was a success: the server may still want the rest of the request."""
-        if self.upload is None:
+        if self._upload is None:
             return
-        while (upload := self.upload) is not None:
+        while (upload := self._upload) is not None:
             try:
                 data = await self._step(upload)
             except ServerDisconnected:
@@ -303,10 +303,10 @@ class Connection:
             if data:
                 parser.feed(data)  # raises: bytes follow the end of the response
             if data is not None:
-                self.upload = None
+                self._upload = None
         self._settle(parser)
 
-    def disconnected(self, message: str) -> ServerDisconnected:
+    def _disconnected(self, message: str) -> ServerDisconnected:
         """The error for a server that went away, saying how far the exchange had got."""
         # Over TLS more is sent than we count. Who has acknowledged only as much as that is more has no whole record.
         reached = self._answered or self.wire.unacknowledged() < self._sent
@@ -314,12 +314,12 @@ class Connection:
 
     # Every wait of an exchange
 
-    def receive(self) -> Awaitable[bytes]:
+    def _receive(self) -> Awaitable[bytes]:
         """What the server sends next, ``b""`` at its end; meanwhile, the request's body goes on being sent."""
-        return self._receive_only() if self.upload is None else self._receive_while_sending()
+        return self._receive_only() if self._upload is None else self._receive_while_sending()
 
     async def _receive_while_sending(self) -> bytes:
-        while (upload := self.upload) is not None:
+        while (upload := self._upload) is not None:
             data = await self._step(upload)
             if data is not None:
                 return data
@@ -370,20 +370,20 @@ class Connection:
             if scope.cancelled_caught:
                 raise WriteTimeout(f"the server took nothing of the request for {self._write_timeout:g} s") from None
         except OSError:
-            self.upload = None  # the server takes no more; what it has to say about that is still to be read
+            self._upload = None  # the server takes no more; what it has to say about that is still to be read
 
     async def _load(self, upload: Upload) -> None:
         if self._progress is not None:
             await self._progress.sending_body()
         if await upload.load():
             return
-        self.upload = None
+        self._upload = None
         self._sent_whole = True
         if self._progress is not None:
             await self._progress.sent()
 
     def _broken(self) -> ServerDisconnected:
-        return self.disconnected("the connection broke before the response was complete")
+        return self._disconnected("the connection broke before the response was complete")
 
 
 def check_seconds(**timeouts: float) -> None:
@@ -425,7 +425,7 @@ class RequestContext:
         self.upload: Upload | None = None  # of what is not sent at once
 
     def __aenter__(self) -> Coroutine[Any, Any, Response]:
-        return self.connection.begin(self)
+        return self.connection._begin(self)
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

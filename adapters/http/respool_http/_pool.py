@@ -96,7 +96,7 @@ class HTTPPool:
         request = self._exchange(method, url, acquire_timeout, options)
         async with request as response:
             if response.take_if_arrived():
-                request.connection.vouch()  # nothing has been waited for since it arrived
+                request.connection._vouch()  # nothing has been waited for since it arrived
             else:
                 await response.read_to_end()
             return response
@@ -207,7 +207,7 @@ class PooledRequest(RequestContext):
     def _start(self, connection: Connection) -> None:
         """Send the request, while the task that waits for the connection has not yet had its turn."""
         try:
-            connection.start(self)
+            connection._start(self)
         except ServerDisconnected as error:
             # The error for which another task has perhaps just returned the connection is its own affair.
             (error.__cause__ or error).__context__ = None
@@ -216,9 +216,9 @@ class PooledRequest(RequestContext):
     async def __aenter__(self) -> Response:
         connection = self.connection = await self._lease.__aenter__()
         try:
-            if self.parser is not None and self._failure is None and connection.upload is None:
+            if self.parser is not None and self._failure is None and connection._upload is None:
                 try:
-                    response = connection.answer_if_any(self)
+                    response = connection._answer_if_any(self)
                 except ServerDisconnected as error:
                     self._failure = error
                 else:
@@ -231,7 +231,7 @@ class PooledRequest(RequestContext):
 
     async def _go_on(self, connection: Connection) -> Response:
         """Wait for the response; send the request again, on a fresh connection, where that may be done."""
-        exchange = connection.begin if self.parser is None else connection.answer
+        exchange = connection._begin if self.parser is None else connection._answer
         while True:
             try:
                 if self._failure is not None:
@@ -244,7 +244,7 @@ class PooledRequest(RequestContext):
                 if not self._may_repeat(error, reused=connection.exchanges > 1):
                     raise
             await self._renew()
-            exchange = connection.begin
+            exchange = connection._begin
 
     def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None

@@ -99,7 +99,7 @@ class Response:
     def take_if_arrived(self) -> bool:
         """As `read_to_end`, if that need not wait, which is the answer."""
         parser = self._parser
-        if not parser.complete or self._connection.upload is not None:
+        if not parser.complete or self._connection._upload is not None:
             return False
         self._read = True
         self.content = parser.take_body()
@@ -114,11 +114,11 @@ class Response:
                     f"the response's body is longer than max_body_size ({connection.max_body_size} bytes): "
                     "read it in pieces"
                 )
-            data = await connection.receive()
+            data = await connection._receive()
             received += len(data)
-            connection.feed(parser, data)
+            connection._feed(parser, data)
         if parser.complete:
-            await connection.finish_upload(parser)
+            await connection._finish_upload(parser)
 
     @property
     def is_upgraded(self) -> bool:
@@ -152,10 +152,10 @@ class Response:
             return b""
         while not parser.body:
             if parser.complete:
-                if self._connection.upload is not None:
-                    await self._connection.finish_upload(parser)
+                if self._connection._upload is not None:
+                    await self._connection._finish_upload(parser)
                 return b""
-            self._connection.feed(parser, await self._connection.receive())
+            self._connection._feed(parser, await self._connection._receive())
         self._partly_read = True
         return parser.take_body()
 
