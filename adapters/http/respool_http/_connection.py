@@ -1,7 +1,7 @@
 """One keep-alive HTTP/1.1 connection: one exchange at a time, streamed both ways.
 
 There is no background task and no nursery around the user's block. Everything an exchange waits for, it waits for in
-`Connection.receive`, which goes on sending the request's body for as long as the response has not arrived, and again
+`Connection._receive`, which goes on sending the request's body for as long as the response has not arrived, and again
 whenever more of the response is asked for. So a response that comes early is seen early, and a server that answers
 while it is still reading (an echo, a transformation) does not deadlock.
 
@@ -69,7 +69,7 @@ class Connection:
         self.exchanges = 0
         """Requests begun since the connection was opened, or renewed."""
         self._closed = False  # for good
-        self._just_read = False  # see `vouch`
+        self._just_read = False  # see `_vouch`
         self._clean = True  # implies that the wire is open
         self._expires: float | None = None
         # Of the exchange under way, or the last one:
@@ -273,7 +273,7 @@ class Connection:
             self._upload = None
 
     def _feed(self, parser: ResponseParser, data: bytes) -> None:
-        """Hand what `receive` returned to the parser, and settle the exchange when that was the end of it."""
+        """Hand what `_receive` returned to the parser, and settle the exchange when that was the end of it."""
         if data:
             self._answered = True
             parser.feed(data)

@@ -26,7 +26,6 @@ from ._response import Response
 
 __all__ = ["HTTPPool", "PooledRequest", "RequestOptions", "open_http_pool"]
 
-
 _INSTEAD: Final = {  # what others call it
     **dict.fromkeys(("content", "data"), "'body'"),
     "json": "'body', with json.dumps(...) and the header Content-Type: application/json",
@@ -75,9 +74,9 @@ class HTTPPool:
         """Send a request and read the whole response: ``status_code``, ``headers``, ``content``.
 
         A connection that was kept alive may have been closed by its server a moment ago. A request that has not reached
-        the server then is sent once more, on a fresh connection; unless its body is an iterator, which cannot be read
-        twice. If some of it was sent, only the server's TCP tells whether it has arrived, and not for certain: so that
-        only counts for idempotent methods. Nothing else is repeated but what ``retries`` asks for.
+        the server then is sent once more, on a fresh connection; unless its body is an iterator that has been begun,
+        which cannot be read twice. If some of it was sent, only the server's TCP tells whether it has arrived, and not
+        for certain: so that only counts for idempotent methods. Nothing else is repeated but what ``retries`` asks for.
 
         Redirects, cookies, content codings and authentication are a client's affair: see `respool_http.httpx2`.
 
